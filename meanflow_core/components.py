@@ -1,0 +1,180 @@
+"""Parameters of the built-in components (torch-free). Implementations are named by path and imported when built."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from meanflow_core.registry import Params, register
+
+# depth, width, heads, patch of the paper's DiTs, and two small ones for tests.
+DIT_SIZES: dict[str, tuple[int, int, int, int]] = {
+    "B/4": (12, 768, 12, 4),
+    "B/2": (12, 768, 12, 2),
+    "M/2": (16, 1024, 16, 2),
+    "L/2": (24, 1024, 16, 2),
+    "XL/2": (28, 1152, 16, 2),
+    "nano/4": (2, 32, 2, 4),
+    "nano/2": (2, 32, 2, 2),
+}
+
+
+@register("network", "dit", version=1, impl="meanflow_core.networks.dit:build")
+class DiTParams(Params):
+    """Diffusion transformer with adaLN-zero, conditioned on t, t − r and, where ``conditional``, a class label.
+
+    ``size`` is a shorthand ("B/4") for depth, width, heads and patch; only the numbers enter the key.
+    """
+
+    depth: PositiveInt
+    width: PositiveInt
+    heads: PositiveInt
+    patch: PositiveInt
+    conditional: bool = True
+    mlp_ratio: PositiveFloat = 4.0
+    embed_dim: PositiveInt = 256
+    max_frequency: PositiveFloat = 1.0
+    max_period: PositiveFloat = 10_000.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_size(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "size" not in given:
+            return given
+        rest = {k: v for k, v in given.items() if k != "size"}
+        if given["size"] not in DIT_SIZES:
+            raise ValueError(f"unknown size '{given['size']}'; the sizes are {', '.join(DIT_SIZES)}")
+        numbers = dict(zip(("depth", "width", "heads", "patch"), DIT_SIZES[given["size"]], strict=True))
+        return {**numbers, **rest}
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
+        return self
+
+
+@register("network", "mlp", version=1, impl="meanflow_core.networks.mlp:build")
+class MLPParams(Params):
+    """Residual MLP with adaLN-zero for low-dimensional data.
+
+    Its sinusoids stay below ``max_frequency`` rad: one-step training needs a network that is smooth in time.
+    """
+
+    width: PositiveInt = 128
+    depth: PositiveInt = 3
+    conditional: bool = True
+    embed_dim: PositiveInt = 32
+    max_frequency: PositiveFloat = 4.0
+    max_period: PositiveFloat = 100.0
+
+
+@register("data", "digits", version=1, impl="meanflow_core.data.digits:build")
+class DigitsParams(Params):
+    """scikit-learn's handwritten digits: 1797 images of 8×8, ten classes, scaled to [−1, 1], shape (1, 8, 8)."""
+
+
+@register("data", "gmm", version=1, impl="meanflow_core.data.gmm:build")
+class GMMParams(Params):
+    """Class-wise Gaussian mixture fitted to the digits, whose v and u are known.
+
+    One Gaussian a class; covariance shrunk towards its mean variance by ``shrinkage`` so that it has full rank.
+    """
+
+    shrinkage: float = Field(default=0.05, ge=0.0, le=1.0)
+
+
+@register("data", "gaussian", version=1, impl="meanflow_core.data.gaussian:build")
+class GaussianParams(Params):
+    """One isotropic Gaussian N(mean, std²) in ``dim`` dimensions: every field in closed form. For checks."""
+
+    dim: PositiveInt = 1
+    mean: float = 1.0
+    std: PositiveFloat = 0.5
+
+
+@register("data", "latents", version=1, impl="meanflow_core.data.latents:build")
+class LatentsParams(Params):
+    """Pre-encoded VAE moments on disk (memory-mapped), resampled at every step and scaled.
+
+    ``name`` is the folder under the data root; ``fingerprint`` (sha256 of meta.json), where given, is enforced.
+    """
+
+    dataset: str = "imagenet256"
+    channels: PositiveInt = 4
+    side: PositiveInt = 32
+    classes: PositiveInt = 1000
+    scale: PositiveFloat = 0.18215
+    fingerprint: str | None = None
+
+
+@register("objective", "meanflow", version=1, impl="meanflow_core.objectives:build")
+class MeanFlowParams(Params):
+    """MeanFlow's regression (Eqs 3–5) with the adaptive weight of Eq. 7: sg(1 / (‖e‖² + c)^p)."""
+
+    adaptive_p: float = Field(default=1.0, ge=0.0)
+    adaptive_c: PositiveFloat = 0.01
+
+
+@register("time_sampler", "logit_normal", version=1, impl="meanflow_core.times:build")
+class LogitNormalParams(Params):
+    """Two independent logit-normal times, sorted so that t ≥ r."""
+
+    mean: float = -0.4
+    std: PositiveFloat = 1.0
+
+
+@register("optimiser", "adam", version=1, impl="meanflow_core.optim:build")
+class AdamParams(Params):
+    """Adam at a constant learning rate, after an optional linear warm-up; optional clipping of the gradient norm."""
+
+    lr: PositiveFloat = 1e-4
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
+    eps: PositiveFloat = 1e-8
+    warmup_steps: int = Field(default=0, ge=0)
+    clip_norm: PositiveFloat | None = None
+
+
+@register("observer", "grad_norm", version=1, impl="meanflow_core.hooks:GradNorm")
+class GradNormParams(Params):
+    """Logs the Euclidean norm of the whole gradient, before clipping."""
+
+
+FeatureSpace = Literal["pixel", "digits_cnn", "inception"]
+
+
+@register("metric", "frechet", version=1, impl="meanflow_core.evaluation.distances:Frechet")
+class FrechetParams(Params):
+    """Fréchet distance between Gaussians fitted to features of samples and of the data (FID in that space)."""
+
+    features: FeatureSpace = "digits_cnn"
+
+
+@register("metric", "kid", version=1, impl="meanflow_core.evaluation.distances:KID")
+class KIDParams(Params):
+    """Kernel distance (polynomial MMD²) on features, mean over random subsets."""
+
+    features: FeatureSpace = "digits_cnn"
+    subsets: PositiveInt = 50
+    subset_size: PositiveInt = 1000
+
+
+@register("metric", "v_error", version=1, impl="meanflow_core.evaluation.truth:VError")
+class VErrorParams(Params):
+    """Relative error of v = u_θ(z, t, t) against the data set's exact v: √(Σ‖v_θ − v‖² / Σ‖v‖²), t uniform."""
+
+
+@register("metric", "u_error", version=1, impl="meanflow_core.evaluation.truth:UError")
+class UErrorParams(Params):
+    """Relative error of u_θ(z, r, t) against the exact u, with Δt uniform in [lo, hi] and t uniform in [Δt, 1]."""
+
+    lo: float = Field(default=1.0, gt=0.0, le=1.0)
+    hi: float = Field(default=1.0, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lo > self.hi:
+            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
+        return self

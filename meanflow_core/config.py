@@ -1,0 +1,197 @@
+"""What decides a training step (dynamics) and a measurement (protocol), and the keys made of them. Torch-free.
+
+Keys are hashes of canonical forms, in which only what differs from a default stands:
+
+    trajectory key = hash(parent checkpoint, dynamics, seed[, T])      no length in it
+    evaluation key = hash(trajectory key, step, weights, protocol key)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+import meanflow_core.components  # noqa: F401  (registers the built-in components)
+from meanflow_core.registry import Params, Spec, non_defaults, parse_spec, spec_field
+
+DYNAMICS_VERSION = 1
+PROTOCOL_VERSION = 1
+KEY_LENGTH = 20  # hex digits: 80 bits
+
+Weights = Literal["ema", "online"]
+CarryOver = Literal["online", "optimiser", "ema"]
+
+
+def key_of(canonical: Any) -> str:
+    """Hash of a JSON-ready canonical form, 20 hex digits."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+class Guidance(Params):
+    """Classifier-free guidance inside the target: v_g = ω·v + κ·u(z,t,t|y) + (1−ω−κ)·u(z,t,t|∅) for t in [lo, hi].
+
+    ω is the value as it stands in the loss; the effective guidance is ω′ = ω / (1 − κ).
+    """
+
+    cfg_omega: float = Field(gt=0.0)
+    cfg_kappa: float = Field(ge=0.0, lt=1.0)
+    lo: float = Field(default=0.0, ge=0.0, le=1.0)
+    hi: float = Field(default=1.0, ge=0.0, le=1.0)
+
+
+class Dynamics(BaseModel):
+    """Everything that decides what a training step does.
+
+    ``fm_ratio`` is P(t = r), the fraction of each batch that trains v. ``reset`` names what does *not* carry over
+    from the parent checkpoint. ``precision`` is part of the dynamics; device and logging are not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: spec_field("network")  # type: ignore[valid-type]
+    data: spec_field("data")  # type: ignore[valid-type]
+    objective: spec_field("objective") = Field(  # type: ignore[valid-type]
+        default_factory=lambda: parse_spec("objective", "meanflow")
+    )
+    time_sampler: spec_field("time_sampler") = Field(  # type: ignore[valid-type]
+        default_factory=lambda: parse_spec("time_sampler", "logit_normal")
+    )
+    optimiser: spec_field("optimiser") = Field(  # type: ignore[valid-type]
+        default_factory=lambda: parse_spec("optimiser", "adam")
+    )
+    fm_ratio: float = Field(default=0.75, ge=0.0, le=1.0)
+    batch_size: PositiveInt = 256
+    ema_decay: float = Field(default=0.9999, ge=0.0, lt=1.0)
+    label_dropout: float = Field(default=0.0, ge=0.0, le=1.0)
+    guidance: Guidance | None = None
+    transforms: tuple[spec_field("transform"), ...] = ()  # type: ignore[valid-type]
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    reset: tuple[CarryOver, ...] = ()
+
+    @model_validator(mode="after")
+    def _whole_rows(self) -> Self:
+        rows = self.fm_ratio * self.batch_size
+        if abs(rows - round(rows)) > 1e-6:
+            near = sorted({int(rows) / self.batch_size, (int(rows) + 1) / self.batch_size})
+            raise ValueError(
+                f"fm_ratio {self.fm_ratio} of a batch of {self.batch_size} is {rows:g} rows; it must be whole "
+                f"(near by: {', '.join(f'{v:g}' for v in near)})"
+            )
+        return self
+
+    @property
+    def v_rows(self) -> int:
+        """How many rows of a batch have t = r."""
+        return round(self.fm_ratio * self.batch_size)
+
+    @property
+    def uses_horizon(self) -> bool:
+        """Whether some component depends on T, so that T belongs to the trajectory's key."""
+        return any(spec.uses_horizon for spec in self.specs())
+
+    def specs(self) -> list[Spec]:
+        """All components of the dynamics."""
+        return [self.network, self.data, self.objective, self.time_sampler, self.optimiser, *self.transforms]
+
+    def canonical(self) -> dict[str, Any]:
+        """What is hashed: components as [name, version, non-defaults], other fields where not default."""
+        out: dict[str, Any] = {"version": DYNAMICS_VERSION}
+        changed = non_defaults(self)
+        for name in ("network", "data", "objective", "time_sampler", "optimiser"):
+            out[name] = getattr(self, name).canonical()
+            changed.pop(name, None)
+        if self.transforms:
+            out["transforms"] = [spec.canonical() for spec in self.transforms]
+            changed.pop("transforms", None)
+        if self.guidance is not None:
+            changed["guidance"] = non_defaults(self.guidance)
+        return {**out, **changed}
+
+    def dump(self) -> dict[str, Any]:
+        """The fully resolved configuration, JSON-ready; ``Dynamics.model_validate`` reads it back."""
+        dumped: dict[str, Any] = self.model_dump(mode="json")
+        return dumped
+
+    def carries_over(self, other: Dynamics) -> bool:
+        """Whether ``other`` after ``self`` is just more of the same trajectory."""
+        return not other.reset and self.model_copy(update={"reset": ()}).canonical() == other.canonical()
+
+
+class Checkpoint(NamedTuple):
+    """One state of a trajectory."""
+
+    trajectory: str
+    step: int
+
+
+def trajectory_key(
+    parent: Checkpoint | None, dynamics: Dynamics, seed: int, horizon_steps: int | None = None
+) -> str:
+    """hash(parent checkpoint, dynamics, seed[, T]); T only where a component of the dynamics uses it.
+
+    Raises: ValueError if the dynamics use the horizon and none is given.
+    """
+    canonical: dict[str, Any] = {
+        "parent": list(parent) if parent else None,
+        "dynamics": dynamics.canonical(),
+        "seed": seed,
+    }
+    if dynamics.uses_horizon:
+        if horizon_steps is None:
+            raise ValueError("these dynamics depend on the horizon T; give horizon_steps")
+        canonical["horizon_steps"] = horizon_steps
+    return key_of(canonical)
+
+
+class Protocol(BaseModel):
+    """How one number is measured. Values of different protocols are never compared.
+
+    ``nfe`` and ``solver`` say how samples are drawn (``jump``: n-step jumps of u; ``euler``: Euler steps on
+    v = u(z, t, t)); ``samples`` is their number and ``seed`` fixes latents and labels, common to all arms.
+    ``reference`` is the canonical form of the data set compared with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: spec_field("metric")  # type: ignore[valid-type]
+    nfe: PositiveInt = 1
+    solver: Literal["jump", "euler"] = "jump"
+    samples: PositiveInt = 5000
+    seed: int = 0
+    weights: Weights = "ema"
+    reference: spec_field("data")  # type: ignore[valid-type]
+
+    def canonical(self) -> dict[str, Any]:
+        out = {**non_defaults(self), "version": PROTOCOL_VERSION}
+        out["metric"] = self.metric.canonical()
+        out["reference"] = self.reference.canonical()
+        return out
+
+    @property
+    def key(self) -> str:
+        return key_of(self.canonical())
+
+    @property
+    def metric_label(self) -> str:
+        """Short name for tables: ``frechet_pixel``, ``kid_digits_cnn``, ``v_error``, ``u_error[0.1,0.3]``."""
+        params: Mapping[str, Any] = self.metric.params.model_dump()
+        if "features" in params:
+            return f"{self.metric.name}_{params['features']}"
+        if "lo" in params:
+            return f"{self.metric.name}[{params['lo']:g},{params['hi']:g}]"
+        return str(self.metric.name)
+
+    def dump(self) -> dict[str, Any]:
+        """JSON-ready; ``Protocol.model_validate`` reads it back."""
+        dumped: dict[str, Any] = self.model_dump(mode="json")
+        return dumped
+
+
+def evaluation_key(checkpoint: Checkpoint, protocol: Protocol) -> str:
+    """hash(trajectory key, step, weights, protocol key)."""
+    return key_of([checkpoint.trajectory, checkpoint.step, protocol.weights, protocol.key])

@@ -1,0 +1,202 @@
+"""One registry for every named, versioned piece of a study.
+
+A *component* is a network, a data set, an objective, a time sampler, an optimiser, a transform, an observer
+or a metric. It is declared by a frozen parameter model (torch-free, so that planning and reporting never load
+torch) and points at its implementation by an import path that is followed only when it is built.
+
+In a key a component stands as ``[name, version, parameters that differ from the version's defaults]``. So adding
+an option moves no key, and changing a default demands a new version.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
+
+KINDS = (
+    "network",
+    "data",
+    "objective",
+    "time_sampler",
+    "optimiser",
+    "transform",
+    "observer",
+    "metric",
+)
+
+
+class ComponentError(ValueError):
+    """A component is unknown, registered twice, or given wrong parameters."""
+
+
+class HorizonError(RuntimeError):
+    """A component asked for the horizon T without having declared that it uses it."""
+
+
+class Params(BaseModel):
+    """Base of every component's parameters: typed, frozen, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered component: what it is called, its version, its parameters and where its code is."""
+
+    kind: str
+    name: str
+    version: int
+    params: type[Params]
+    impl: str
+    uses_horizon: bool = False
+
+    def load(self) -> Callable[..., Any]:
+        """Import the implementation named by ``impl`` ("package.module:attribute")."""
+        module, _, attribute = self.impl.partition(":")
+        loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return loaded
+
+
+_REGISTRY: dict[tuple[str, str], Component] = {}
+P = TypeVar("P", bound=type[Params])
+
+
+def register(
+    kind: str, name: str, *, version: int, impl: str, uses_horizon: bool = False
+) -> Callable[[P], P]:
+    """Class decorator: register a parameter model as the component (kind, name).
+
+    Raises: ComponentError for an unknown kind or a name that is taken.
+    """
+    if kind not in KINDS:
+        raise ComponentError(f"unknown component kind '{kind}'; the kinds are {', '.join(KINDS)}")
+
+    def decorate(params: P) -> P:
+        if (kind, name) in _REGISTRY:
+            raise ComponentError(f"the {kind} '{name}' is registered already")
+        _REGISTRY[kind, name] = Component(kind, name, version, params, impl, uses_horizon)
+        return params
+
+    return decorate
+
+
+def unregister(kind: str, name: str) -> None:
+    """Forget a component (for tests and for reloading a user's file)."""
+    _REGISTRY.pop((kind, name), None)
+
+
+def components(kind: str | None = None) -> Iterator[Component]:
+    """All registered components, of one kind or of all, sorted by kind and name."""
+    for key in sorted(_REGISTRY):
+        if kind is None or key[0] == kind:
+            yield _REGISTRY[key]
+
+
+def lookup(kind: str, name: str) -> Component:
+    """The component (kind, name). Raises: ComponentError that lists what there is."""
+    try:
+        return _REGISTRY[kind, name]
+    except KeyError:
+        known = ", ".join(c.name for c in components(kind)) or "none"
+        raise ComponentError(f"unknown {kind.replace('_', ' ')} '{name}' (there is: {known})") from None
+
+
+class BuildContext:
+    """What a component may learn when it is built, besides its own parameters.
+
+    ``horizon`` is guarded: a trajectory's key holds T only for components that declared ``uses_horizon``, so one
+    that reads it undeclared would share prefixes falsely.
+    """
+
+    def __init__(self, component: Component, horizon_steps: int | None, **facts: Any) -> None:
+        self._component = component
+        self._horizon_steps = horizon_steps
+        self.facts = facts
+
+    @property
+    def horizon(self) -> int:
+        """T, the total number of steps of the trajectory. Raises: HorizonError if undeclared or unknown."""
+        c = self._component
+        if not c.uses_horizon:
+            raise HorizonError(
+                f"the {c.kind} '{c.name}' asked for the horizon T but is not registered with uses_horizon=True; "
+                "its trajectories would share prefixes that differ"
+            )
+        if self._horizon_steps is None:
+            raise HorizonError(f"the {c.kind} '{c.name}' needs the horizon T, and none was given")
+        return self._horizon_steps
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component chosen with its parameters, e.g. the network ``mlp`` with ``width = 96``."""
+
+    component: Component
+    params: Params
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    @property
+    def uses_horizon(self) -> bool:
+        return self.component.uses_horizon
+
+    def canonical(self) -> list[Any]:
+        """``[name, version, parameters that differ from the defaults]``, JSON-ready; this is what is hashed."""
+        return [self.component.name, self.component.version, non_defaults(self.params)]
+
+    def dump(self) -> dict[str, Any]:
+        """The flat form of a study file: ``{name: ..., <every parameter>}``, JSON-ready."""
+        return {"name": self.name, **self.params.model_dump(mode="json")}
+
+    def build(self, horizon_steps: int | None = None, **facts: Any) -> Any:
+        """Call the implementation with (params, BuildContext)."""
+        return self.component.load()(self.params, BuildContext(self.component, horizon_steps, **facts))
+
+
+def non_defaults(model: BaseModel) -> dict[str, Any]:
+    """The fields of a pydantic model whose values differ from their defaults, JSON-ready."""
+    dumped = model.model_dump(mode="json")
+    out = {}
+    for name, field in type(model).model_fields.items():
+        if field.is_required() or getattr(model, name) != field.get_default(call_default_factory=True):
+            out[name] = dumped[name]
+    return out
+
+
+def parse_spec(kind: str, value: Any) -> Spec:
+    """Read ``mlp`` or ``{name: mlp, width: 96}`` as a component of the given kind.
+
+    Raises: ComponentError naming the component and the offending parameter.
+    """
+    if isinstance(value, Spec):
+        return value
+    raw = {"name": value} if isinstance(value, str) else value
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise ComponentError(f"a {kind.replace('_', ' ')} is written as a name or as {{name: ..., ...}}")
+    component = lookup(kind, raw["name"])
+    given = {k: v for k, v in raw.items() if k != "name"}
+    try:
+        return Spec(component, component.params.model_validate(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "(its parameters)"
+        known = ", ".join(component.params.model_fields) or "none"
+        hint = f"; its parameters are: {known}" if first["type"] == "extra_forbidden" else ""
+        raise ComponentError(
+            f"{kind.replace('_', ' ')} '{component.name}': {where}: {first['msg']}{hint}"
+        ) from None
+
+
+def spec_field(kind: str) -> Any:
+    """The pydantic field type for a component of one kind."""
+    return Annotated[
+        InstanceOf[Spec],
+        BeforeValidator(lambda value: parse_spec(kind, value)),
+        PlainSerializer(lambda spec: spec.dump()),
+    ]

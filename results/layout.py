@@ -1,0 +1,83 @@
+"""Where things lie in a home (see docs/architecture.md). Paths only; nothing is read or written here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = 1
+
+
+def default_home() -> Path:
+    """``$STUDY_HOME``, else ``./study_home``."""
+    return Path(os.environ.get("STUDY_HOME") or "study_home")
+
+
+@dataclass(frozen=True)
+class TrajectoryDir:
+    """The folder of one trajectory."""
+
+    root: Path
+
+    @property
+    def description(self) -> Path:
+        return self.root / "trajectory.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"{step:09d}"
+
+    def snapshot(self, step: int) -> Path:
+        return self.snapshots / f"{step:09d}"
+
+    def attempt(self, number: int) -> Path:
+        return self.attempts / f"{number:04d}"
+
+    def lease(self, kind: str) -> Path:
+        return self.root / f"{kind}.lease"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds a user's runs, trajectories and store."""
+
+    root: Path
+
+    @property
+    def store_url(self) -> str:
+        """``$STUDY_STORE`` (a SQLAlchemy URL) or the SQLite file in this home."""
+        return os.environ.get("STUDY_STORE") or f"sqlite:///{self.root / 'store.sqlite'}"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def trajectories(self) -> Path:
+        return self.root / "trajectories"
+
+    @property
+    def calibration(self) -> Path:
+        return self.root / "calibration.json"
+
+    @property
+    def verdicts(self) -> Path:
+        return self.root / "verdicts.jsonl"
+
+    def run(self, name: str) -> Path:
+        return self.runs / name
+
+    def trajectory(self, key: str) -> TrajectoryDir:
+        return TrajectoryDir(self.trajectories / key)

@@ -1,0 +1,1 @@
+"""Study declarations (YAML), their torch-free schema, their expansion to arms, and the command line."""

@@ -1,0 +1,1 @@
+"""The orchestrator: tree of trajectories, plan, worker, leases and backends."""
