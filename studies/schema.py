@@ -1,0 +1,206 @@
+"""What a study file may say, typed and strict. Torch-free.
+
+A study file holds the study and its scales; merging one scale over the study's own keys gives a `ResolvedStudy`
+(see `studies.loader`), which is what is hashed, run and reported.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from meanflow_core.config import Weights
+from meanflow_core.registry import Spec, spec_field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
+Number = int | float
+Attribute = Number | str
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PaperRef(Strict):
+    """Where in the paper the study stands."""
+
+    figures: tuple[PositiveInt, ...] = ()
+    tables: tuple[PositiveInt, ...] = ()
+    section: str | None = None
+    appendix: str | None = None
+
+
+class Stage(BaseModel):
+    """One stage of an arm. Every key besides ``name`` and ``epochs`` overrides the study's dynamics.
+
+    ``epochs`` is a number or ``$attribute`` of the arm; a stage of 0 epochs vanishes.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Name
+    epochs: NonNegativeInt | Annotated[str, Field(pattern=r"^\$[a-z_]+$")]
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Panel(Strict):
+    """One axes: its arms are given by attributes; lists zip, scalars repeat."""
+
+    title: str
+    arms: dict[str, Attribute | list[Attribute]]
+
+    @model_validator(mode="after")
+    def _lists_zip(self) -> Self:
+        lengths = {name: len(v) for name, v in self.arms.items() if isinstance(v, list)}
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+            raise ValueError(f"the lists of a panel's arms must be equally long: {said}")
+        if not lengths:
+            raise ValueError("at least one attribute of a panel's arms must be a list")
+        return self
+
+    def attributes(self) -> list[dict[str, Attribute]]:
+        """One dictionary of attributes an arm, in the order declared."""
+        n = next(len(v) for v in self.arms.values() if isinstance(v, list))
+        return [{k: v[i] if isinstance(v, list) else v for k, v in self.arms.items()} for i in range(n)]
+
+
+class Control(Strict):
+    """An arm of ours that the paper lacks, drawn apart and counted apart."""
+
+    panel: Name
+    text: str
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+
+class Measure(Strict):
+    """What is measured where. With ``every_epochs`` a stage is measured at its start, every so many epochs and at
+    its end; without, at its end only. ``stages`` restricts it to some stages."""
+
+    metric: spec_field("metric")  # type: ignore[valid-type]
+    nfe: PositiveInt = 1
+    solver: Literal["jump", "euler"] = "jump"
+    samples: PositiveInt = 5000
+    seed: int = 0
+    weights: Weights = "ema"
+    every_epochs: PositiveInt | None = None
+    stages: tuple[Name, ...] | None = None
+
+
+class Claim(Strict):
+    """One sentence of the paper as a predicate with its primary test, declared before any result is seen.
+
+    Each arm and seed gives one number (``summary``) from its curve of ``metric`` at ``nfe`` over ``stage``:
+
+    - ``end``: the value at the stage's end;
+    - ``mean``: the mean of the linearly interpolated curve over ``window``, in epochs from the arm's root;
+    - ``rises``: Σ max(0, increase between consecutive points) over the stage: 0 for a curve that only falls.
+
+    Test ``trend``: the summary is monotone (``direction``) in the attribute ``over``; Page's trend test over seeds.
+    Test ``difference``: summary(arms[0]) − summary(arms[1]) is negative (``decreasing``) or positive
+    (``increasing``); Student's t of the differences paired by seed.
+    """
+
+    id: Name
+    text: str
+    where: str
+    panel: Name
+    stage: Name
+    summary: Literal["end", "mean", "rises"] = "end"
+    window: tuple[float, float] | None = None
+    test: Literal["trend", "difference"]
+    over: str | None = None
+    arms: tuple[str, str] | None = None
+    direction: Literal["decreasing", "increasing"]
+    metric: str | None = None
+    nfe: PositiveInt = 1
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.test == "trend" and self.over is None:
+            raise ValueError("a trend needs 'over', the attribute along which it runs")
+        if self.test == "difference" and self.arms is None:
+            raise ValueError("a difference needs 'arms', the two arms compared")
+        if self.summary == "mean" and self.window is None:
+            raise ValueError("the summary 'mean' needs a 'window' [from, to] in epochs")
+        return self
+
+
+class Curves(Strict):
+    """A figure of measured distance over epochs, one axes a panel (Fig. 2 and its like)."""
+
+    kind: Literal["curves"]
+    colour_by: str
+    colour_label: str
+    stage: Name
+    metric: str | None = None
+    nfe: PositiveInt = 1
+
+
+class ResolvedStudy(Strict):
+    """A study at one scale. ``arm_name`` is a format string over the arm's attributes, e.g. ``v{v_epochs}``.
+
+    ``primary`` is the metric label that figures and claims use unless they name another.
+    """
+
+    study: Name
+    title: str
+    scale: Name
+    scale_text: str
+    paper: PaperRef = PaperRef()
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    arm_name: str
+    panels: dict[Name, Panel] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    controls: dict[Name, Control] = {}
+    dynamics: dict[str, Any]
+    steps_per_epoch: PositiveInt
+    measure: tuple[Measure, ...] = Field(min_length=1)
+    primary: str
+    figure: Curves | None = None
+    claims: tuple[Claim, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    scale_assumptions: tuple[str, ...] = ()
+    meaningless: bool = False
+    observers: tuple[spec_field("observer"), ...] = ()  # type: ignore[valid-type]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt = 1
+    log_every_steps: PositiveInt = 100
+    checkpoint_every_epochs: PositiveInt | None = None
+    divergence: PositiveFloat = 1e4
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        for name, control in self.controls.items():
+            if control.panel not in self.panels:
+                raise ValueError(f"control '{name}': there is no panel '{control.panel}'")
+        ids = [claim.id for claim in self.claims]
+        if len(set(ids)) != len(ids):
+            raise ValueError("claims must have different ids")
+        for claim in self.claims:
+            if claim.panel not in self.panels:
+                raise ValueError(f"claim '{claim.id}': there is no panel '{claim.panel}'")
+            if claim.over is not None and claim.over not in self.panels[claim.panel].arms:
+                raise ValueError(f"claim '{claim.id}': arms of '{claim.panel}' have no attribute '{claim.over}'")
+        return self
+
+    def protocol_fields(self, measure: Measure, data: Spec) -> dict[str, Any]:
+        """The fields of the evaluation protocol that a measure amounts to on a data set."""
+        return {
+            "metric": measure.metric,
+            "nfe": measure.nfe,
+            "solver": measure.solver,
+            "samples": measure.samples,
+            "seed": measure.seed,
+            "weights": measure.weights,
+            "reference": data,
+        }
