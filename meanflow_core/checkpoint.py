@@ -1,0 +1,138 @@
+"""Checkpoints: safetensors and JSON, published whole or not at all, verified by sha256. No pickle.
+
+A checkpoint is a folder with one ``<part>.safetensors`` a part and a ``manifest.json`` that names the trajectory, the
+step and the hash of every file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+Parts = dict[str, dict[str, Tensor]]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged, or not the one asked for. Says which file and what to do."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    parts: Parts
+    meta: dict[str, Any]
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]) -> None:
+    """Write a checkpoint into a new folder. ``meta`` must be JSON-ready; it comes back as ``Loaded.meta``.
+
+    Raises: FileExistsError if the folder exists; OSError if the disk is full.
+    """
+    folder.mkdir(parents=True)
+    files = {}
+    for part, tensors in parts.items():
+        data = save_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+        _write(folder / f"{part}.safetensors", data)
+        files[f"{part}.safetensors"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    manifest = {"format": FORMAT, "meta": dict(meta), "files": files}
+    _write(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+
+
+def publish(staged: Path, target: Path) -> bool:
+    """Move a finished folder to its place by a rename that cannot replace.
+
+    Returns: False, and the staged folder is removed, if the target is there already: whoever published first is right.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(staged, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(staged)
+        return False
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {why}. Move the folder {path.parent} away and run again: the steps will be trained anew "
+        "from the nearest earlier checkpoint"
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises: CheckpointError if missing, damaged or of a foreign format."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != FORMAT:
+            raise _damaged(path, f"written in format {manifest['format']}, this version reads {FORMAT}")
+        if not isinstance(manifest["files"], dict) or not isinstance(manifest["meta"], dict):
+            raise _damaged(path, "not a checkpoint's manifest")
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {MANIFEST}") from None
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise _damaged(path, "damaged, or not a checkpoint's manifest") from None
+    result: dict[str, Any] = manifest
+    return result
+
+
+def load_checkpoint(
+    folder: Path,
+    parts: Iterable[str] | None = None,
+    device: torch.device | str = "cpu",
+    expect: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Read a checkpoint (or some of its parts) and verify it.
+
+    Args:
+        expect: entries that the checkpoint's meta must hold, e.g. ``{"trajectory": ..., "step": ...}``.
+    Raises: CheckpointError naming the file, for anything missing, damaged or foreign.
+    """
+    manifest = read_manifest(folder)
+    for key, value in (expect or {}).items():
+        if manifest["meta"].get(key) != value:
+            raise _damaged(
+                folder / MANIFEST, f"a foreign checkpoint: its {key} is {manifest['meta'].get(key)!r}, not {value!r}"
+            )
+    loaded: Parts = {}
+    for name in parts if parts is not None else [f.removesuffix(".safetensors") for f in manifest["files"]]:
+        path = folder / f"{name}.safetensors"
+        try:
+            data = path.read_bytes()
+            declared = manifest["files"][path.name]["sha256"]
+        except (FileNotFoundError, KeyError):
+            raise _damaged(path, "this part is missing") from None
+        if hashlib.sha256(data).hexdigest() != declared:
+            raise _damaged(path, "damaged: its sha256 is not the manifest's")
+        try:
+            loaded[name] = {k: v.to(device) for k, v in load_safetensors(data).items()}
+        except SafetensorError as error:
+            raise _damaged(path, f"not a safetensors file ({error})") from None
+    return Loaded(loaded, manifest["meta"])

@@ -1,0 +1,111 @@
+"""Hooks come in two kinds: transforms may change training, observers only watch.
+
+A transform is part of the dynamics (and of the key); an observer is not, and must leave the trained weights bitwise
+unchanged. Both are registered components; an implementation is called with (params, BuildContext).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from meanflow_core.components import GradNormParams
+from meanflow_core.interpolant import conditional_velocity, interpolate
+from meanflow_core.registry import BuildContext
+
+if TYPE_CHECKING:
+    from meanflow_core.objectives import Terms
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on. The first ``v_rows`` rows have r = t and train v, the others train u.
+
+    Which data stands in which rows is random already (a random order, or fresh draws), so taking the first rows
+    is a random choice; dropped labels are drawn independently of it.
+    """
+
+    x: Tensor
+    eps: Tensor
+    r: Tensor
+    t: Tensor
+    y: Tensor | None
+    v_rows: int
+
+    @property
+    def z(self) -> Tensor:
+        return interpolate(self.x, self.eps, self.t)
+
+    @property
+    def v_t(self) -> Tensor:
+        return conditional_velocity(self.x, self.eps)
+
+    @property
+    def delta_t(self) -> Tensor:
+        return self.t - self.r
+
+
+class Transform:
+    """Base of all transforms: each method returns its last argument unchanged. Override what you need.
+
+    Randomness must come from the ``rng`` given at build (``context.facts["rng"](step)``), state must be tensors in
+    ``state_dict``; a component that reads T must be registered with ``uses_horizon=True``.
+    """
+
+    def batch(self, step: int, batch: Batch) -> Batch:
+        """May change times; rows before ``v_rows`` must keep r = t."""
+        return batch
+
+    def v_target(self, step: int, batch: Batch, target: Tensor) -> Tensor:
+        """May change the target of the v-loss, (v_rows, ...). The u-loss is untouched."""
+        return target
+
+    def weights(self, step: int, batch: Batch, weights: Tensor) -> Tensor:
+        """May change the per-sample weights (B,) that multiply the loss after adaptive normalisation (Eqs 8, 9)."""
+        return weights
+
+    def after_step(self, step: int, terms: Terms) -> None:
+        """Sees the raw errors of the step, e.g. to pace a curriculum."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but the checkpoint holds {sorted(state)}")
+
+
+@dataclass(frozen=True)
+class View:
+    """What an observer may look at, after the backward pass and before the optimiser's step."""
+
+    step: int
+    network: nn.Module
+    batch: Batch
+    terms: Terms
+
+
+class Observer:
+    """Base of all observers. ``observe`` returns named values for the log; it must change nothing, and draw no global
+    random numbers."""
+
+    def observe(self, view: View) -> dict[str, float]:
+        return {}
+
+
+class GradNorm(Observer):
+    """‖∂L/∂θ‖₂ over all parameters, before clipping."""
+
+    def __init__(self, params: GradNormParams, context: BuildContext) -> None:
+        pass
+
+    def observe(self, view: View) -> dict[str, float]:
+        norms = [p.grad.double().norm() for p in view.network.parameters() if p.grad is not None]
+        return {"grad_norm": float(torch.stack(norms).norm())}
+
+
+Rng = Callable[[int], torch.Generator]

@@ -1,0 +1,185 @@
+"""The training loop's body: state, one step, save and restore.
+
+Step i of a trajectory is a pure function of the state before it, the dynamics, the seed and i. So training n + m steps
+equals training n, saving, restoring and training m.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meanflow_core.checkpoint import CheckpointError, Parts
+from meanflow_core.config import Dynamics
+from meanflow_core.data.base import DataSet
+from meanflow_core.hooks import Batch, Observer, Transform, View
+from meanflow_core.objectives import Terms
+from meanflow_core.optim import ema_update
+from meanflow_core.registry import Spec
+from meanflow_core.seeding import derived_seed, generator
+
+
+class Diverged(RuntimeError):
+    """Training produced a non-finite or exploding loss; it must not go on."""
+
+
+class NotBuilt(NotImplementedError):
+    """The dynamics ask for something that the trainer refuses to run, e.g. guidance."""
+
+
+def build_network(dynamics: Dynamics, data: DataSet, seed: int, device: torch.device | str = "cpu") -> nn.Module:
+    """The network with its initial weights, a function of (architecture, seed) alone on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "init", 0))
+        network: nn.Module = dynamics.network.build(shape=data.shape, num_classes=data.num_classes)
+    return network.to(device)
+
+
+class Trainer:
+    """A trajectory in motion. ``step`` is the number of steps done, counted from the root of the chain."""
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        seed: int,
+        *,
+        horizon_steps: int | None = None,
+        device: torch.device | str = "cpu",
+        observers: Sequence[Spec] = (),
+        divergence: float = 1e4,
+    ) -> None:
+        if dynamics.guidance is not None:
+            raise NotBuilt("guidance inside training is not built yet: set guidance to null")
+        self.dynamics, self.seed, self.device, self.divergence = dynamics, seed, torch.device(device), divergence
+        self.step = 0
+        self.data: DataSet = dynamics.data.build()
+        self.network = build_network(dynamics, self.data, seed, self.device)
+        self.names = [name for name, _ in self.network.named_parameters()]
+        self.online = [p.data for p in self.network.parameters()]
+        self.ema = [p.clone() for p in self.online]
+        self.optimiser = dynamics.optimiser.build(named_parameters=list(self.network.named_parameters()))
+        self.objective = dynamics.objective.build()
+        self.times = dynamics.time_sampler.build()
+        self.transforms: list[Transform] = [
+            spec.build(horizon_steps, rng=self._rng(f"transform/{spec.name}")) for spec in dynamics.transforms
+        ]
+        self.observers: list[Observer] = [spec.build(horizon_steps) for spec in observers]
+
+    def _rng(self, purpose: str) -> Any:
+        return lambda step: generator(self.seed, purpose, step, self.device)
+
+    def draw_batch(self, step: int) -> Batch:
+        """The global batch of step i: data, noise, times and dropped labels, each a pure function of (seed, i)."""
+        d = self.dynamics
+        x, y = self.data.batch(self.seed, step, d.batch_size, self.device)
+        eps = torch.randn(x.shape, generator=self._rng("noise")(step), device=self.device)
+        r, t = self.times.draw(d.batch_size, self._rng("times")(step))
+        n = d.v_rows
+        r = torch.cat([t[:n], r[n:]])
+        if y is not None and d.label_dropout > 0:
+            dropped = torch.rand(y.shape, generator=self._rng("labels")(step), device=self.device) < d.label_dropout
+            y = torch.where(dropped, self.data.num_classes, y)
+        batch = Batch(x, eps, r, t, y, n)
+        for transform in self.transforms:
+            batch = transform.batch(step, batch)
+        return batch
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        torch.set_float32_matmul_precision("high" if self.dynamics.precision == "tf32" else "highest")
+        if self.dynamics.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def advance(self, log: bool = False) -> dict[str, float]:
+        """Train one step. Returns the step's logged values if asked, else nothing.
+
+        Raises: Diverged, on logged steps, if the error is not finite or exceeds ``divergence`` times ‖v_t‖².
+        """
+        i, batch = self.step, self.draw_batch(self.step)
+        with self._precision():
+            terms: Terms = self.objective.terms(self.network, batch, i, self.transforms)
+            loss = terms.loss.mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        values = self._log(i, batch, terms, loss) if log else {}
+        self.optimiser.step(i)
+        ema_update(self.ema, self.online, self.dynamics.ema_decay)
+        for transform in self.transforms:
+            transform.after_step(i, terms)
+        self.step += 1
+        return values
+
+    def _log(self, i: int, batch: Batch, terms: Terms, loss: Tensor) -> dict[str, float]:
+        values = {"loss": float(loss.detach()), "v_mse": float(terms.v_mse), "u_mse": float(terms.u_mse)}
+        present = {"loss": True, "v_mse": terms.v_rows > 0, "u_mse": terms.v_rows < len(terms.squared_error)}
+        values = {name: value for name, value in values.items() if present[name]}
+        limit = self.divergence * float(terms.target_power)
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} at step {i + 1}")
+            if name != "loss" and value > limit:
+                raise Diverged(
+                    f"{name} is {value:.3g} at step {i + 1}, over {self.divergence:g} times the mean squared "
+                    "velocity: training diverges"
+                )
+        view = View(i, self.network, batch, terms)
+        for observer in self.observers:
+            values.update(observer.observe(view))
+        return values
+
+    def check_finite(self) -> None:
+        """Raises: Diverged if any weight is not finite, so that no such state is ever published."""
+        for name, value in zip(self.names, self.online, strict=True):
+            if not bool(torch.isfinite(value).all()):
+                raise Diverged(f"the weight {name} is not finite at step {self.step}")
+
+    def ema_part(self) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.ema, strict=True))
+
+    def parts(self) -> Parts:
+        """The full state as checkpoint parts."""
+        state: Parts = {
+            "online": dict(zip(self.names, self.online, strict=True)),
+            "ema": self.ema_part(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        for spec, transform in zip(self.dynamics.transforms, self.transforms, strict=True):
+            if tensors := transform.state_dict():
+                state[f"transform.{spec.name}"] = tensors
+        return state
+
+    def restore(self, parts: Mapping[str, Mapping[str, Tensor]], step: int, *, branch: bool = False) -> None:
+        """Take over a checkpoint's state. With ``branch``, it is the parent's: what ``reset`` names stays fresh, and a
+        transform without state there starts anew.
+
+        Raises: CheckpointError if the tensors do not fit these dynamics.
+        """
+        reset = self.dynamics.reset if branch else ()
+        try:
+            if "online" not in reset:
+                self._copy(self.online, parts["online"])
+            self._copy(self.ema, parts["online" if "ema" in reset else "ema"])
+            if "online" in reset and "ema" in reset:
+                self._copy(self.ema, dict(zip(self.names, self.online, strict=True)))
+            if "optimiser" not in reset:
+                self.optimiser.load_state_dict(dict(parts["optimiser"]))
+            for spec, transform in zip(self.dynamics.transforms, self.transforms, strict=True):
+                state = parts.get(f"transform.{spec.name}")
+                if state is not None or (not branch and transform.state_dict()):
+                    transform.load_state_dict(dict(state or {}))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint at step {step} does not fit these dynamics: {error}") from error
+        self.step = step
+
+    def _copy(self, into: Sequence[Tensor], part: Mapping[str, Tensor]) -> None:
+        if set(part) != set(self.names):
+            odd = sorted(set(part) ^ set(self.names))[:3]
+            raise ValueError(f"its parameters differ ({', '.join(odd)}, ...)")
+        with torch.no_grad():
+            for name, target in zip(self.names, into, strict=True):
+                target.copy_(part[name])
