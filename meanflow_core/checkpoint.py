@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON, published whole or not at all, verified by sha256. No pickle.
 
 A checkpoint is a folder with one ``<part>.safetensors`` a part and a ``manifest.json`` that names the trajectory, the
-step and the hash of every file.
+step and the hash of every file, and ends with its own.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
+def _sealed(body: Mapping[str, Any]) -> bytes:
+    """A manifest's bytes: the body and, last, the sha256 of the body's text."""
+    seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    return json.dumps({**body, "sha256": seal}, indent=1).encode()
+
+
 def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]) -> None:
     """Write a checkpoint into a new folder. ``meta`` must be JSON-ready; it comes back as ``Loaded.meta``.
 
@@ -55,7 +61,7 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], me
         _write(folder / f"{part}.safetensors", data)
         files[f"{part}.safetensors"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     manifest = {"format": FORMAT, "meta": dict(meta), "files": files}
-    _write(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    _write(folder / MANIFEST, _sealed(manifest))
 
 
 def publish(staged: Path, target: Path) -> bool:
@@ -90,14 +96,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint. Raises: CheckpointError if missing, damaged or of a foreign format."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        data = path.read_bytes()
+        manifest = json.loads(data)
         if manifest["format"] != FORMAT:
             raise _damaged(path, f"written in format {manifest['format']}, this version reads {FORMAT}")
+        del manifest["sha256"]
+        if _sealed(manifest) != data:
+            raise _damaged(path, "damaged: it does not match its own sha256")
         if not isinstance(manifest["files"], dict) or not isinstance(manifest["meta"], dict):
             raise _damaged(path, "not a checkpoint's manifest")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {MANIFEST}") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+    except (ValueError, KeyError, TypeError):
         raise _damaged(path, "damaged, or not a checkpoint's manifest") from None
     result: dict[str, Any] = manifest
     return result

@@ -43,7 +43,7 @@ class DiTParams(Params):
         if not isinstance(given, dict) or "size" not in given:
             return given
         rest = {k: v for k, v in given.items() if k != "size"}
-        if given["size"] not in DIT_SIZES:
+        if not isinstance(given["size"], str) or given["size"] not in DIT_SIZES:
             raise ValueError(f"unknown size '{given['size']}'; the sizes are {', '.join(DIT_SIZES)}")
         numbers = dict(zip(("depth", "width", "heads", "patch"), DIT_SIZES[given["size"]], strict=True))
         return {**numbers, **rest}
@@ -98,7 +98,7 @@ class GaussianParams(Params):
 class LatentsParams(Params):
     """Pre-encoded VAE moments on disk (memory-mapped), resampled at every step and scaled.
 
-    ``name`` is the folder under the data root; ``fingerprint`` (sha256 of meta.json), where given, is enforced.
+    ``dataset`` is the folder under the data root; ``fingerprint`` (sha256 of meta.json), where given, is enforced.
     """
 
     dataset: str = "imagenet256"
@@ -107,6 +107,9 @@ class LatentsParams(Params):
     classes: PositiveInt = 1000
     scale: PositiveFloat = 0.18215
     fingerprint: str | None = None
+
+    def needs_assets(self) -> bool:
+        return True
 
 
 @register("objective", "meanflow", version=1, impl="meanflow_core.objectives:build")
@@ -151,6 +154,9 @@ class FrechetParams(Params):
 
     features: FeatureSpace = "digits_cnn"
 
+    def needs_assets(self) -> bool:
+        return self.features == "inception"
+
 
 @register("metric", "kid", version=1, impl="meanflow_core.evaluation.distances:KID")
 class KIDParams(Params):
@@ -159,6 +165,9 @@ class KIDParams(Params):
     features: FeatureSpace = "digits_cnn"
     subsets: PositiveInt = 50
     subset_size: PositiveInt = 1000
+
+    def needs_assets(self) -> bool:
+        return self.features == "inception"
 
 
 @register("metric", "v_error", version=1, impl="meanflow_core.evaluation.truth:VError")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 import meanflow_core.components  # noqa: F401  (registers the built-in components)
 from meanflow_core.registry import Params, Spec, non_defaults, parse_spec, spec_field
@@ -51,7 +51,7 @@ class Dynamics(BaseModel):
     from the parent checkpoint. ``precision`` is part of the dynamics; device and logging are not.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: spec_field("network")  # type: ignore[valid-type]
     data: spec_field("data")  # type: ignore[valid-type]
@@ -72,6 +72,19 @@ class Dynamics(BaseModel):
     transforms: tuple[spec_field("transform"), ...] = ()  # type: ignore[valid-type]
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     reset: tuple[CarryOver, ...] = ()
+
+    @field_validator("reset")
+    @classmethod
+    def _a_set(cls, reset: tuple[CarryOver, ...]) -> tuple[CarryOver, ...]:
+        return tuple(sorted(set(reset)))
+
+    @field_validator("transforms")
+    @classmethod
+    def _each_once(cls, transforms: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        names = [spec.name for spec in transforms]
+        if len(set(names)) < len(names):
+            raise ValueError("a transform may stand only once: its state and its random numbers go by its name")
+        return transforms
 
     @model_validator(mode="after")
     def _whole_rows(self) -> Self:
@@ -156,7 +169,7 @@ class Protocol(BaseModel):
     ``reference`` is the canonical form of the data set compared with.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: spec_field("metric")  # type: ignore[valid-type]
     nfe: PositiveInt = 1

@@ -61,7 +61,13 @@ class Dual:
         found = _RULES.get(func)
         if found is None:
             raise NoTangentRule(f"no tangent rule for {getattr(func, '__name__', func)}")
-        return found(*args, **(kwargs or {}))
+        try:
+            return found(*args, **(kwargs or {}))
+        except NoTangentRule:
+            raise
+        except (TypeError, AttributeError) as error:  # an option, or a tangent where the rule expects none
+            name = getattr(func, "__name__", func)
+            raise NoTangentRule(f"no tangent rule for {name} with these arguments ({error})") from error
 
     @property
     def shape(self) -> torch.Size:
@@ -79,7 +85,7 @@ class Dual:
     def ndim(self) -> int:
         return self.primal.ndim
 
-    def size(self, dim: int) -> int:
+    def size(self, dim: int | None = None) -> Any:
         return self.primal.size(dim)
 
     def __add__(self, other: Any) -> Dual:
@@ -114,9 +120,26 @@ class Dual:
 
     def __getattr__(self, name: str) -> Any:
         """Shape-only methods act alike on primal and tangent."""
+        if name.startswith("__"):  # Python's own protocols ask politely
+            raise AttributeError(name)
         if name not in _SHAPE_METHODS:
             raise NoTangentRule(f"no tangent rule for the method {name}")
         return functools.partial(_reshape_both, name, self)
+
+
+def _refuse(name: str) -> Callable[..., Any]:
+    def method(self: Dual, *args: Any) -> Any:
+        raise NoTangentRule(f"no tangent rule for {name}")
+
+    return method
+
+
+# Python answers these itself where a class does not: == by identity, bool as true, += by rebinding a name.
+for _name in (
+    "truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul abs eq ne lt le gt ge bool len "
+    "int float index setitem iadd isub imul itruediv imatmul ipow"
+).split():
+    setattr(Dual, f"__{_name}__", _refuse(f"__{_name}__"))
 
 
 _SHAPE_METHODS = frozenset(
@@ -127,8 +150,10 @@ _SHAPE_METHODS = frozenset(
 
 def _reshape_both(name: str, x: Dual, *args: Any, **kwargs: Any) -> Any:
     primal = getattr(x.primal, name)(*args, **kwargs)
-    with torch.no_grad():
-        tangent = getattr(x.tangent, name)(*args, **kwargs)
+    if name == "to" and not primal.is_floating_point():
+        raise NoTangentRule("no tangent rule for a cast to integers")
+    with torch.no_grad():  # a tangent may be expanded, and then has no such view
+        tangent = getattr(x.tangent, "reshape" if name == "view" else name)(*args, **kwargs)
     if isinstance(primal, tuple | list):
         return tuple(Dual(p, t) for p, t in zip(primal, tangent, strict=True))
     return Dual(primal, tangent)
@@ -144,16 +169,19 @@ def _split(x: Any) -> tuple[Any, Tensor | None]:
     return (x.primal, x.tangent) if isinstance(x, Dual) else (x, None)
 
 
+def _spread(tangent: Tensor, primal: Tensor) -> Dual:
+    """A term's tangent as the sum's: of the sum's dtype (they differ under autocast) and shape."""
+    return Dual(primal, tangent.to(primal.dtype).expand(primal.shape))
+
+
 @rule(torch.Tensor.add, torch.add)
 def _add(a: Any, b: Any) -> Dual:
     (pa, ta), (pb, tb) = _split(a), _split(b)
     primal = pa + pb
     with torch.no_grad():
-        if ta is None or tb is None:
-            one = ta if tb is None else tb
-            assert one is not None
-            return Dual(primal, one if one.shape == primal.shape else one.expand(primal.shape))
-        return Dual(primal, ta + tb)
+        if ta is not None and tb is not None:
+            return Dual(primal, ta + tb)
+        return _spread(ta if ta is not None else tb, primal)  # type: ignore[arg-type]
 
 
 @rule(torch.Tensor.neg, torch.neg)
@@ -168,8 +196,7 @@ def _sub(a: Any, b: Any) -> Dual:
     with torch.no_grad():
         if ta is not None and tb is not None:
             return Dual(primal, ta - tb)
-        one = ta if ta is not None else -tb  # type: ignore[operator]
-        return Dual(primal, one if one.shape == primal.shape else one.expand(primal.shape))
+        return _spread(ta if ta is not None else -tb, primal)  # type: ignore[operator]
 
 
 @rule(torch.Tensor.mul, torch.mul)
@@ -210,13 +237,16 @@ def _cat(xs: Sequence[Any], dim: int = 0) -> Dual:
 def _linear(x: Dual, weight: Tensor, bias: Tensor | None = None) -> Dual:
     if isinstance(weight, Dual):
         raise NoTangentRule("no tangent rule for a linear map whose weight has a tangent")
+    # The primal first: older autocast reuses a weight's cast made under no_grad, which passes no gradient on.
+    primal = F.linear(x.primal, weight, bias)
     with torch.no_grad():
-        tangent = F.linear(x.tangent, weight)
-    return Dual(F.linear(x.primal, weight, bias), tangent)
+        return Dual(primal, F.linear(x.tangent, weight))
 
 
 @rule(F.silu)
 def _silu(x: Dual, inplace: bool = False) -> Dual:
+    if inplace:
+        raise NoTangentRule("no tangent rule for silu in place")
     with torch.no_grad():  # elementwise: the backward kernel is the JVP
         tangent = torch.ops.aten.silu_backward(x.tangent, x.primal)
     return Dual(F.silu(x.primal), tangent)
@@ -241,11 +271,12 @@ def _layer_norm(
     primal = F.layer_norm(x.primal, normalized_shape, weight, bias, eps)
     dims = tuple(range(-len(normalized_shape), 0))
     with torch.no_grad():
-        mean = x.primal.mean(dims, keepdim=True)
-        rstd = (x.primal.var(dims, unbiased=False, keepdim=True) + eps).rsqrt()
-        y = (x.primal - mean) * rstd
-        centred = x.tangent - x.tangent.mean(dims, keepdim=True)
-        tangent = (centred - y * (y * x.tangent).mean(dims, keepdim=True)) * rstd
+        value, tangent = x.primal.to(primal.dtype), x.tangent.to(primal.dtype)
+        variance, mean = torch.var_mean(value, dims, correction=0, keepdim=True)
+        rstd = (variance + eps).rsqrt()
+        y = (value - mean) * rstd
+        centred = tangent - tangent.mean(dims, keepdim=True)
+        tangent = (centred - y * (y * tangent).mean(dims, keepdim=True)) * rstd
         if weight is not None:
             tangent = tangent * weight
     return Dual(primal, tangent)
@@ -293,7 +324,7 @@ def jvp(
     """
     pairs = zip(primals, tangents, strict=True)
     try:
-        out = f(*(p if t is None else Dual(p, t) for p, t in pairs))
+        out = f(*(p if t is None else Dual(p, t.detach()) for p, t in pairs))
         if isinstance(out, Dual):
             return out.primal, out.tangent
         return out, torch.zeros_like(out)

@@ -55,7 +55,8 @@ class Adam:
             moment, _, name = key.partition("/")
             if name not in self.named:
                 raise ValueError(f"optimiser state for an unknown parameter '{name}'")
-            self.torch.state[self.named[name]][moment] = value.clone()
+            parameter = self.named[name]
+            self.torch.state[parameter][moment] = value.to(parameter.device, copy=True)
 
 
 def ema_update(average: Sequence[Tensor], online: Sequence[Tensor], decay: float) -> None:

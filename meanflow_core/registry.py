@@ -40,7 +40,11 @@ class HorizonError(RuntimeError):
 class Params(BaseModel):
     """Base of every component's parameters: typed, frozen, unknown names refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def needs_assets(self) -> bool:
+        """Whether the component needs files that the user must provide, so that a run checks for them first."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,8 @@ def parse_spec(kind: str, value: Any) -> Spec:
     Raises: ComponentError naming the component and the offending parameter.
     """
     if isinstance(value, Spec):
+        if value.component.kind != kind:
+            raise ComponentError(f"'{value.name}' is a {value.component.kind}, not a {kind}")
         return value
     raw = {"name": value} if isinstance(value, str) else value
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):

@@ -1,4 +1,6 @@
-"""Samplers: n jumps of the average velocity u, or n Euler steps on v = u(z, t, t), from t = 1 (noise) to t = 0."""
+"""Samplers: n jumps of the average velocity u, or n Euler steps on v = u(z, t, t), from t = 1 (noise) to t =
+0.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def jump_sample(net: Network, z: Tensor, y: Tensor | None, nfe: int) -> Tensor:
 
 @torch.no_grad()
 def euler_sample(net: Network, z: Tensor, y: Tensor | None, nfe: int) -> Tensor:
-    """z_r = z_t − (t − r)·v(z_t, t) with v(z, t) = u(z, t, t): the plain flow sampler. Arguments as jump_sample's."""
+    """z_r = z_t − (t − r)·v(z_t, t), v(z, t) = u(z, t, t), on the same intervals: the plain flow sampler."""
     for r, t in _intervals(nfe):
         z = z - (t - r) * net(z, _full(z, t), _full(z, t), y)
     return z
@@ -42,7 +44,7 @@ SOLVERS: dict[Solver, Callable[[Network, Tensor, Tensor | None, int], Tensor]] =
 
 
 def sample(
-    net: Network, z: Tensor, y: Tensor | None, nfe: int, solver: Solver, batch_size: int = DEFAULT_BATCH
+    net: Network, z: Tensor, y: Tensor | None, nfe: int, solver: Solver, *, batch_size: int = DEFAULT_BATCH
 ) -> Tensor:
     """Samples from noise z (N, *shape), at most ``batch_size`` rows at a time.
 
@@ -50,9 +52,22 @@ def sample(
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver '{solver}' (there is: {', '.join(SOLVERS)})")
-    labels = y.split(batch_size) if y is not None else [None] * len(z.split(batch_size))
-    draws = [SOLVERS[solver](net, part, label, nfe) for part, label in zip(z.split(batch_size), labels, strict=True)]
-    return torch.cat(draws)
+    return in_batches(
+        lambda rows, labels: SOLVERS[solver](net, rows, labels, nfe), z, y, batch_size=batch_size
+    )
+
+
+def in_batches(
+    function: Callable[..., Tensor], *rows: Tensor | None, batch_size: int = DEFAULT_BATCH
+) -> Tensor:
+    """function(*rows) computed on at most ``batch_size`` rows at a time; a None among the rows stays None."""
+    n = len(next(x for x in rows if x is not None))
+    return torch.cat(
+        [
+            function(*(None if x is None else x[start : start + batch_size] for x in rows))
+            for start in range(0, n, batch_size)
+        ]
+    )
 
 
 def _intervals(nfe: int) -> list[tuple[float, float]]:

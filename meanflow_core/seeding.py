@@ -1,7 +1,7 @@
 """Stateless randomness: every random draw of a study comes from a generator named by (seed, purpose, index).
 
-Nothing carries a generator's state from one step to the next, so resuming or branching at step i needs no more
-than the number i, and two arms that ask for the same (seed, purpose, i) see the same noise.
+Nothing carries a generator's state from one step to the next, so resuming or branching at step i needs no
+more than the number i, and two arms that ask for the same (seed, purpose, i) see the same noise.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ def derived_seed(seed: int, purpose: str, index: int) -> int:
     return int.from_bytes(digest[:8], "big") >> (64 - SEED_BITS)
 
 
-def generator(
-    seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator on ``device``, seeded by :func:`derived_seed`. Pure: equal arguments, equal draws.
 
-    Draws agree between machines, but not between a CPU and a GPU. torch's CPU generator (a Mersenne Twister) keeps
-    the low 32 bits of its seed, so any two names collide with probability 2⁻³²: over a long run a few pairs of
-    steps share their noise by chance, which biases nothing.
+    Draws agree between machines, but not between a CPU and a GPU. torch's CPU generator (a Mersenne Twister)
+    keeps the low 32 bits of its seed, so any two names collide with probability 2⁻³²: over a long run a few
+    pairs of steps share their noise by chance, which biases nothing.
     """
     return torch.Generator(device=device).manual_seed(derived_seed(seed, purpose, index))

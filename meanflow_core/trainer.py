@@ -163,9 +163,8 @@ class Trainer:
         try:
             if "online" not in reset:
                 self._copy(self.online, parts["online"])
-            self._copy(self.ema, parts["online" if "ema" in reset else "ema"])
-            if "online" in reset and "ema" in reset:
-                self._copy(self.ema, dict(zip(self.names, self.online, strict=True)))
+            restart = dict(zip(self.names, self.online, strict=True))
+            self._copy(self.ema, restart if "ema" in reset else parts["ema"])
             if "optimiser" not in reset:
                 self.optimiser.load_state_dict(dict(parts["optimiser"]))
             for spec, transform in zip(self.dynamics.transforms, self.transforms, strict=True):

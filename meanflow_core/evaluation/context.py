@@ -1,0 +1,102 @@
+"""One network under measurement, and what several protocols on it share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from meanflow_core.components import FeatureSpace
+from meanflow_core.config import Protocol
+from meanflow_core.data.base import DataSet
+from meanflow_core.evaluation.errors import EvaluationError
+from meanflow_core.evaluation.reference import cache_key, extract
+from meanflow_core.samplers import Network, Solver, in_batches, sample
+from meanflow_core.seeding import generator
+
+
+class _Draw(NamedTuple):
+    """The part of a protocol that decides the samples."""
+
+    nfe: int
+    solver: Solver
+    samples: int
+    seed: int
+
+
+class EvaluationContext:
+    """A network with the weights to be measured, its training data, and its samples and features so far.
+
+    Latents and labels come from the protocol's seed alone and are drawn on the CPU, so they are the same for
+    every arm, checkpoint and device. Labels are given to networks with a true attribute ``conditional`` only.
+    """
+
+    def __init__(self, network: Network, dataset: DataSet, device: torch.device | str = "cpu") -> None:
+        """``network`` must be on ``device`` already."""
+        self.network = network
+        self.dataset = dataset
+        self.device = device
+        self.conditional = bool(getattr(network, "conditional", False)) and dataset.num_classes is not None
+        self._samples: dict[_Draw, Tensor] = {}
+        self._features: dict[tuple[_Draw, FeatureSpace, str], Tensor] = {}
+
+    def samples(self, protocol: Protocol) -> Tensor:
+        """The protocol's samples x (N, *shape) float32, on the CPU; drawn once for all metrics that ask.
+
+        Raises: EvaluationError if some are not finite.
+        """
+        draw = _draw_of(protocol)
+        if draw not in self._samples:
+            self._samples[draw] = self._sample(draw)
+        return self._samples[draw]
+
+    def features(self, protocol: Protocol, space: FeatureSpace) -> Tensor:
+        """Features (N, d) of the protocol's samples, on the CPU."""
+        data = cache_key(protocol.reference)
+        key = (_draw_of(protocol), space, data)
+        if key not in self._features:
+            self._features[key] = extract(space, self.samples(protocol), data, self.device)
+        return self._features[key]
+
+    @torch.no_grad()
+    def predict(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """u(z, r, t, y) by the network, in batches, on the CPU. z (N, *shape); r, t and y (N,), y or None."""
+        with _in_eval_mode(self.network):
+            return in_batches(
+                self.network, *(x if x is None else x.to(self.device) for x in (z, r, t, y))
+            ).cpu()
+
+    def _sample(self, draw: _Draw) -> Tensor:
+        n, y = draw.samples, None
+        z = torch.randn(n, *self.dataset.shape, generator=generator(draw.seed, "eval-latents"))
+        if self.conditional:
+            y = self.dataset.labels(n, generator(draw.seed, "eval-labels"))
+            y = None if y is None else y.to(self.device)
+        with _in_eval_mode(self.network):
+            x = sample(self.network, z.to(self.device), y, draw.nfe, draw.solver).cpu()
+        bad = int((~x.flatten(1).isfinite().all(1)).sum())
+        if bad:
+            raise EvaluationError(
+                f"{bad} of {draw.samples} samples are not finite ({draw.solver}, {draw.nfe} NFE)"
+            )
+        return x
+
+
+def _draw_of(protocol: Protocol) -> _Draw:
+    return _Draw(protocol.nfe, protocol.solver, protocol.samples, protocol.seed)
+
+
+@contextmanager
+def _in_eval_mode(network: Network) -> Iterator[None]:
+    """Dropout off, and the network's mode as it was afterwards. Plain functions have no mode."""
+    if not isinstance(network, nn.Module) or not network.training:
+        yield
+        return
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train()

@@ -1,0 +1,74 @@
+"""Distances between samples and data in a feature space."""
+
+from __future__ import annotations
+
+from meanflow_core.components import FeatureSpace, FrechetParams, KIDParams
+from meanflow_core.config import Protocol
+from meanflow_core.data.digits import SHAPE
+from meanflow_core.evaluation.context import EvaluationContext
+from meanflow_core.evaluation.errors import EvaluationError
+from meanflow_core.evaluation.inception import missing_assets
+from meanflow_core.evaluation.reference import cache_key, data_of, reference_features, reference_statistics
+from meanflow_core.registry import BuildContext
+
+
+class Frechet:
+    """Fréchet distance between Gaussians fitted to the features of samples and of the data.
+
+    Finitely many samples raise it above 0 even for a perfect network: compare equal sample counts only.
+    """
+
+    def __init__(self, params: FrechetParams, ctx: BuildContext) -> None:
+        self.space = params.features
+
+    def preflight(self, protocol: Protocol) -> list[str]:
+        few = (
+            [f"a covariance needs at least 2 samples, not {protocol.samples}"] if protocol.samples < 2 else []
+        )
+        return few + missing_for(self.space, protocol)
+
+    def compute(self, context: EvaluationContext, protocol: Protocol) -> float:
+        _refuse(self.preflight(protocol))
+        from meanflow_core.evaluation.fidelity import Statistics, frechet
+
+        found = Statistics.of_features(context.features(protocol, self.space))
+        return frechet(found, reference_statistics(cache_key(protocol.reference), self.space))
+
+
+class KID:
+    """Kernel distance (polynomial MMD²) on features, mean over random subsets; unbiased, about 0 at best."""
+
+    def __init__(self, params: KIDParams, ctx: BuildContext) -> None:
+        self.params = params
+
+    def preflight(self, protocol: Protocol) -> list[str]:
+        size, missing = self.params.subset_size, missing_for(self.params.features, protocol)
+        if protocol.samples < size:
+            missing.append(f"KID in subsets of {size} needs as many samples, not {protocol.samples}")
+        return missing
+
+    def compute(self, context: EvaluationContext, protocol: Protocol) -> float:
+        _refuse(self.preflight(protocol))
+        from meanflow_core.evaluation.fidelity import kid
+
+        reference = reference_features(cache_key(protocol.reference), self.params.features)
+        features = context.features(protocol, self.params.features)
+        return kid(features, reference, self.params.subsets, self.params.subset_size)
+
+
+def missing_for(space: FeatureSpace, protocol: Protocol) -> list[str]:
+    """What is missing to measure in a feature space, in words."""
+    data = data_of(cache_key(protocol.reference))
+    missing = data.preflight()
+    if space == "digits_cnn" and data.shape != SHAPE:
+        missing.append(
+            f"digits_cnn takes images of shape {SHAPE}; the data '{protocol.reference.name}' has {data.shape}"
+        )
+    if space == "inception":
+        missing += missing_assets(protocol.reference)
+    return missing
+
+
+def _refuse(missing: list[str]) -> None:
+    if missing:
+        raise EvaluationError("; ".join(missing))

@@ -1,0 +1,61 @@
+"""Measuring one network under several protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from meanflow_core.config import Protocol
+from meanflow_core.data.base import DataSet
+from meanflow_core.evaluation.context import EvaluationContext
+from meanflow_core.evaluation.errors import EvaluationError
+from meanflow_core.evaluation.reference import cache_key, data_of
+from meanflow_core.samplers import Network
+
+
+def evaluate(
+    protocols: Sequence[Protocol], network: Network, dataset: DataSet, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """The value of each protocol, by protocol key, of a network on ``device`` with the weights to measure.
+
+    Protocols share samples and features where they ask for the same ones. ``dataset`` is what the network was
+    trained on; it gives the samples' shape and labels.
+
+    Raises: EvaluationError if one cannot be measured, or if they name both EMA and online weights.
+    """
+    weights = {protocol.weights for protocol in protocols}
+    if len(weights) > 1:
+        raise EvaluationError(
+            "one network has one set of weights, but the protocols name " + " and ".join(sorted(weights))
+        )
+    context = EvaluationContext(network, dataset, device)
+    return {protocol.key: measure(context, protocol) for protocol in protocols}
+
+
+def measure(context: EvaluationContext, protocol: Protocol) -> float:
+    """The value of one protocol, a finite number.
+
+    Raises: EvaluationError with the reason: something is missing, the data have no exact fields, or the
+    samples or the value are not finite.
+    """
+    reference = data_of(cache_key(protocol.reference))
+    if reference.shape != context.dataset.shape:
+        raise EvaluationError(
+            f"samples have shape {context.dataset.shape}, but the reference '{protocol.reference.name}' "
+            f"has {reference.shape}"
+        )
+    value: float = _metric(protocol).compute(context, protocol)
+    return value
+
+
+def preflight(protocol: Protocol) -> list[str]:
+    """What is missing to measure a protocol, in words; empty if it is ready. Trains and downloads nothing."""
+    missing: list[str] = _metric(protocol).preflight(protocol)
+    return missing
+
+
+def _metric(protocol: Protocol) -> Any:
+    """A metric has ``preflight(protocol)`` and ``compute(context, protocol)``."""
+    return protocol.metric.build()

@@ -1,0 +1,109 @@
+"""FID in Inception's feature space, for latents: decode, round to 8 bits, 2048 features, published
+statistics.
+
+None of its assets is shipped or downloaded: a person puts them where :func:`missing_assets` says. Compared
+with published numbers the pipeline is ADM's: fp32 decoding, pixels rounded from 127.5·x + 128 and clipped to
+0 … 255.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meanflow_core.components import LatentsParams
+from meanflow_core.data.latents import DATA_ROOT, folder_of
+from meanflow_core.registry import Spec
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+STATISTICS_KEYS = (
+    ("mu", "sigma"),
+    ("ref_mu", "ref_sigma"),
+)  # ADM's names, and those of the MeanFlow code in JAX
+FEATURES = 2048
+DECODE_BATCH = 32
+
+
+def weights_path() -> Path:
+    """Where torch.hub would keep the weights: $TORCH_HOME/hub/checkpoints/."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+
+
+def missing_assets(spec: Spec) -> list[str]:
+    """What is missing to measure FID on data ``spec``, in words; empty if everything is there."""
+    if not isinstance(spec.params, LatentsParams):
+        return [
+            f"inception features are for decoded latents; the data '{spec.name}' is none: use 'digits_cnn'"
+        ]
+    missing = []
+    if not weights_path().is_file():
+        missing.append(
+            f"missing Inception weights {weights_path()} ($TORCH_HOME/hub/checkpoints/{INCEPTION_FILE})"
+        )
+    folder = folder_of(spec.params.dataset)
+    if folder is None:
+        return [*missing, f"{DATA_ROOT} is not set: it names the folder that holds {spec.params.dataset}/"]
+    if not (folder / "reference.npz").is_file():
+        missing.append(
+            f"missing reference statistics {folder / 'reference.npz'} (mu and sigma of {FEATURES} features)"
+        )
+    if not (folder / "vae").is_dir():
+        missing.append(f"missing VAE {folder / 'vae'} (a diffusers AutoencoderKL folder, sd-vae-ft-mse)")
+    if importlib.util.find_spec("diffusers") is None:
+        missing.append("missing package diffusers, which decodes the latents")
+    return missing
+
+
+def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and covariance (d, d) from an .npz with mu and sigma or ref_mu and ref_sigma.
+
+    Raises: ValueError if it has neither pair.
+    """
+    with np.load(path) as file:
+        for mu, sigma in STATISTICS_KEYS:
+            if mu in file and sigma in file:
+                return torch.from_numpy(file[mu]), torch.from_numpy(file[sigma])
+        raise ValueError(f"{path} holds {', '.join(file.files)}; need mu and sigma, or ref_mu and ref_sigma")
+
+
+def reference_moments(params: LatentsParams) -> tuple[Tensor, Tensor]:
+    """The data's published statistics. Call only when :func:`missing_assets` is empty."""
+    return read_statistics(_folder(params) / "reference.npz")
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """uint8 images from floats in [−1, 1]: 127.5·x + 128 clipped and cut, i.e. 127.5·(x + 1) rounded."""
+    return (127.5 * images + 128).clamp(0, 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def features(latents: Tensor, params: LatentsParams, device: torch.device | str) -> Tensor:
+    """Inception features (N, 2048) float32, on the CPU, of scaled latents (N, channels, side, side)."""
+    from meanflow_core.evaluation.fidelity import inception_extractor
+
+    decoder = _decoder(_folder(params) / "vae", str(device))
+    extractor = inception_extractor(weights_path(), device)
+    parts = []
+    for part in torch.split(latents, DECODE_BATCH):
+        images = decoder.decode(part.to(device) / params.scale).sample
+        parts.append(extractor(to_bytes(images))[0].cpu())
+    return torch.cat(parts)
+
+
+@cache
+def _decoder(folder: Path, device: str) -> Any:
+    from diffusers import AutoencoderKL  # type: ignore[import-not-found, unused-ignore]  # optional
+
+    return AutoencoderKL.from_pretrained(folder, local_files_only=True).to(device).eval()
+
+
+def _folder(params: LatentsParams) -> Path:
+    folder = folder_of(params.dataset)
+    assert folder is not None  # missing_assets has said so
+    return folder

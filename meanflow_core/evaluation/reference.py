@@ -1,0 +1,73 @@
+"""What samples are compared with: reference data, its features and statistics, computed once a process."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from meanflow_core.components import FeatureSpace, LatentsParams
+from meanflow_core.data.base import DataSet
+from meanflow_core.evaluation import inception
+from meanflow_core.registry import Spec, parse_spec
+
+if TYPE_CHECKING:
+    from meanflow_core.evaluation.fidelity import Statistics
+
+REFERENCE_DRAWS = 50_000  # from a data set that is not finite and small
+_KEPT = 8
+
+
+def cache_key(spec: Spec) -> str:
+    """A hashable name of a data set and its parameters, from which :func:`data_of` builds it again."""
+    return json.dumps(spec.dump(), sort_keys=True)
+
+
+@lru_cache(_KEPT)
+def data_of(key: str) -> DataSet:
+    """The data set named by :func:`cache_key`."""
+    data: DataSet = parse_spec("data", json.loads(key)).build()
+    return data
+
+
+def extract(space: FeatureSpace, x: Tensor, key: str, device: torch.device | str = "cpu") -> Tensor:
+    """Features (N, d) float32, on the CPU, of samples x (N, *shape) of the data set ``key``."""
+    if space == "pixel":
+        return x.flatten(1).float()
+    if space == "inception":
+        params = parse_spec("data", json.loads(key)).params
+        assert isinstance(params, LatentsParams)  # missing_assets has said so
+        return inception.features(x, params, device)
+    from meanflow_core.evaluation.fidelity import digits_features
+
+    return digits_features(x)
+
+
+@lru_cache(_KEPT)
+def reference_features(key: str, space: FeatureSpace) -> Tensor:
+    """Features (N, d) of all of a small finite data set, else of 50 000 fixed draws."""
+    return extract(space, data_of(key).reference_samples(REFERENCE_DRAWS), key)
+
+
+@lru_cache(_KEPT)
+def reference_statistics(key: str, space: FeatureSpace) -> Statistics:
+    """Mean and covariance of the reference's features: exact or published ones if any, else estimated."""
+    from meanflow_core.evaluation.fidelity import Statistics
+
+    moments = _known_moments(key, space)
+    if moments is not None:
+        return Statistics.of_moments(*moments)
+    return Statistics.of_features(reference_features(key, space))
+
+
+def _known_moments(key: str, space: FeatureSpace) -> tuple[Tensor, Tensor] | None:
+    if space == "pixel":
+        return data_of(key).reference_moments()
+    if space == "inception":
+        params = parse_spec("data", json.loads(key)).params
+        assert isinstance(params, LatentsParams)
+        return inception.reference_moments(params)
+    return None
