@@ -1,1 +1,1 @@
-"""The SQL store: models, migrations, ingest from run directories, queries. Imports neither torch nor the others."""
+"""The SQL store: models, migrations, ingest of run directories, queries. Imports no torch, no sibling."""

@@ -1,0 +1,92 @@
+"""The frame of evaluations read under one protocol, and the little that reports ask of a run.
+
+A *reading* is one protocol under which the points of a study were measured. Values of different protocols are
+never compared, so every figure, curve and test belongs to exactly one reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from typing import Protocol as Interface
+
+import numpy as np
+import pandas as pd
+
+from reports.errors import ReportError
+from studies.schema import ResolvedStudy
+
+Protocols = Mapping[str, Mapping[str, Any]]
+POINT = ["panel", "arm", "seed", "stage", "stage_epoch", "protocol"]
+
+
+class Run(Interface):
+    """What reports ask of a run; `results.queries.RunRecord` has it."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def created(self) -> Any: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def config_hash(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One protocol: how a number was measured, and what it is called."""
+
+    protocol: str
+    metric: str
+    nfe: int
+    solver: str
+    samples: int
+    weights: str
+
+
+def readings(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols) -> list[Reading]:
+    """The protocols of a frame in the order in which the study declares them.
+
+    Raises: ReportError if the store does not know a protocol.
+    """
+    declared = [
+        (m.metric.dump(), m.nfe, m.solver, m.samples, m.seed, m.weights) for m in study.measure
+    ]  # a protocol of another version of a metric stands after these
+    ranked: list[tuple[int, str, Reading]] = []
+    for key in frame["protocol"].unique():
+        if key not in protocols:
+            raise ReportError(f"the store lacks protocol {key}: run `study db rebuild`")
+        p = protocols[key]
+        fields = (p["metric"], p["nfe"], p["solver"], p["samples"], p["seed"], p["weights"])
+        rank = declared.index(fields) if fields in declared else len(declared)
+        reading = Reading(key, p["label"], p["nfe"], p["solver"], p["samples"], p["weights"])
+        ranked.append((rank, key, reading))
+    return [reading for _, _, reading in sorted(ranked, key=lambda item: item[:2])]
+
+
+def find(found: Sequence[Reading], metric: str, nfe: int, solver: str | None = None) -> Reading:
+    """The first reading of a metric at an NFE. Raises: ReportError that lists what was measured."""
+    for reading in found:
+        if (reading.metric, reading.nfe) == (metric, nfe) and solver in (None, reading.solver):
+            return reading
+    known = ", ".join(f"{r.metric} at {r.nfe} NFE ({r.solver})" for r in found) or "nothing"
+    how = f" with solver '{solver}'" if solver else ""
+    raise ReportError(f"'{metric}' at {nfe} NFE{how} is not among what this study measures: {known}")
+
+
+def points(frame: pd.DataFrame, reading: Reading) -> pd.DataFrame:
+    """The points of one reading, each once; a value that is not a finite number counts as not measured."""
+    rows = frame[frame["protocol"] == reading.protocol].drop_duplicates(POINT).copy()
+    rows["value"] = rows["value"].astype(float).where(np.isfinite)
+    # panels and arms as declared; where a stage ends and the next begins, the end of the earlier stands first
+    rows["_panel"], rows["_arm"] = (pd.factorize(rows[name])[0] for name in ("panel", "arm"))
+    order = ["_panel", "_arm", "seed", "epoch", "stage_epoch"]
+    rows = rows.sort_values(order, ascending=[True, True, True, True, False], ignore_index=True)
+    return rows.drop(columns=["_panel", "_arm"])
+
+
+def planned_seeds(study: ResolvedStudy, frame: pd.DataFrame) -> tuple[int, ...]:
+    """The seeds of the configuration and those of earlier runs of the same configuration."""
+    return tuple(sorted({*study.seeds, *(int(seed) for seed in frame["seed"].unique())}))

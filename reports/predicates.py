@@ -1,0 +1,154 @@
+"""A claim's predicate tested on complete seeds: effect, trend, decision. Odd data never raise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from reports import statistics as st
+from reports.verdicts import Judgement, Level, Trend
+from studies.schema import Claim
+
+SIGN = {"decreasing": -1, "increasing": 1}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a test needs: summaries of the complete seeds, one column an arm in the order compared."""
+
+    claim: Claim
+    values: st.Array
+    arms: list[str]
+    levels: list[float | None]
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Columns (a, b) of the effect a − b: the two arms of a difference, or highest and lowest level."""
+        return (0, 1) if self.claim.test == "difference" else (len(self.arms) - 1, 0)
+
+
+def effect(sample: Sample) -> dict[str, Any]:
+    """The paired difference between the two arms compared, with everything that describes it."""
+    i, j = sample.pair
+    a, b = sample.values[:, i], sample.values[:, j]
+    out: dict[str, Any] = {"compared": (sample.arms[i], sample.arms[j]), "interval": None}
+    if not len(a):
+        return out
+    d, baseline = a - b, float(b.mean())
+    agree, agree_interval = st.agreement(d, SIGN[sample.claim.direction], 1 - sample.claim.alpha)
+    out |= {
+        "baseline": baseline,
+        "effect": float(d.mean()),
+        "effect_percent": percent(float(d.mean()), baseline),
+    }
+    out |= {"agree": agree, "agree_interval": agree_interval}
+    t = st.paired_t(a, b, sample.claim.alpha)
+    if t is not None:
+        least = st.resolvable(t.sd, t.n, sample.claim.alpha)
+        out |= {"interval": t.interval, "sd": t.sd, "p": t.p, "p_sign_flip": st.sign_flip_p(d)}
+        out |= {
+            "resolvable": least,
+            "resolvable_percent": None if least is None else percent(least, baseline),
+        }
+    return out
+
+
+def percent(value: float, baseline: float) -> float | None:
+    """A value in % of the baseline's size; None where the baseline is 0."""
+    ratio = value / abs(baseline) if baseline else math.inf
+    return 100 * ratio if math.isfinite(ratio) else None
+
+
+def page_trend(sample: Sample) -> Trend | None:
+    """Page's test, its check by per-seed slopes, every level against the lowest; None where untestable."""
+    values, levels = sample.values, [float(level) for level in sample.levels if level is not None]
+    if len(values) < 2 or len(levels) < 3 or st.degenerate(values - values.mean(axis=1, keepdims=True)):
+        return None
+    rises, falls = st.page(values)
+    sign = SIGN[sample.claim.direction]
+    slopes = st.slopes(values, levels)
+    t = st.paired_t(slopes, np.zeros_like(slopes), sample.claim.alpha)
+    # one-sided p in the declared direction, from the t of the mean slope
+    one_sided = None if t is None else float(stats.t.sf(sign * t.mean / (t.sd / math.sqrt(t.n)), t.n - 1))
+    tests = [st.paired_t(column, values[:, 0]) for column in values.T[1:]]
+    p = [1.0 if test is None else test.p for test in tests]
+    means = values.mean(axis=0)
+    later = [
+        Level(level=level, arm=arm, mean=mean, difference=mean - means[0], p=p_value, p_holm=p_holm)
+        for level, arm, mean, p_value, p_holm in zip(
+            levels[1:], sample.arms[1:], means[1:], p, st.holm(p), strict=True
+        )
+    ]
+    return Trend(
+        p_forward=rises if sign > 0 else falls,
+        p_reverse=falls if sign > 0 else rises,
+        slope=float(slopes.mean()),
+        slope_interval=t.interval if t else None,
+        slope_p_forward=one_sided,
+        monotone=bool((sign * np.diff(means) > 0).all()),
+        levels=(Level(level=levels[0], arm=sample.arms[0], mean=means[0]), *later),
+    )
+
+
+def decide(sample: Sample, interval: st.Interval | None, trend: Trend | None) -> tuple[Judgement, str]:
+    """The verdict and its reason.
+
+    A difference is decided where its interval lies wholly on one side of 0, a trend where Page's p in one
+    direction is below α. One seed is never a verdict, nor are seeds that all gave the same difference.
+    """
+    claim, n = sample.claim, len(sample.values)
+    if n < 2:
+        return "undecided", "one seed is never a verdict" if n else "no seed has all its points yet"
+    if claim.test == "trend" and len(sample.arms) < 3:
+        return "undecided", "a trend needs at least 3 levels"
+    if interval is None:
+        return (
+            "undecided",
+            "the difference is the same in every seed, so there is no variation to test against",
+        )
+    if claim.test == "trend":
+        return _decide_trend(trend, claim.alpha)
+    return _decide_difference(interval, SIGN[claim.direction])
+
+
+def _decide_difference(interval: st.Interval, sign: int) -> tuple[Judgement, str]:
+    low, high = (sign * bound for bound in interval)
+    if min(low, high) > 0:
+        return "supported", "the interval lies wholly on the side claimed"
+    if max(low, high) < 0:
+        return "contradicted", "the interval lies wholly on the other side"
+    return "undecided", "the interval contains 0"
+
+
+def _decide_trend(trend: Trend | None, alpha: float) -> tuple[Judgement, str]:
+    if trend is None:
+        return "undecided", "the levels do not differ in any seed"
+    if trend.p_reverse < alpha:
+        return "contradicted", f"Page's test sees the reverse trend (p = {trend.p_reverse:.2g})"
+    if trend.p_forward < alpha:
+        return "supported", f"Page's test sees the trend (p = {trend.p_forward:.2g})"
+    return "undecided", f"Page's test sees a trend in neither direction (p = {trend.p_forward:.2g})"
+
+
+def trend_notes(
+    trend: Trend, verdict: Judgement, sample: Sample, interval: st.Interval | None
+) -> tuple[str, ...]:
+    """What a reader of a decided trend should know besides its p."""
+    if verdict == "undecided":
+        return ()
+    notes = []
+    p = trend.slope_p_forward
+    one_sided = None if p is None else p if verdict == "supported" else 1 - p
+    if one_sided is None or one_sided >= sample.claim.alpha:
+        said = "" if one_sided is None else f" (p = {one_sided:.2g})"
+        notes.append(f"the t of per-seed slopes{said} does not confirm Page's test")
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        notes.append("the interval of highest minus lowest level contains 0")
+    if verdict == "supported" and not trend.monotone:
+        means = ", ".join(f"{level.arm} {level.mean:.3g}" for level in trend.levels)
+        notes.append(f"the means of the levels are not monotone ({means})")
+    return tuple(notes)

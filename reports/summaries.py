@@ -1,0 +1,89 @@
+"""One number an arm and seed: the summaries that claims are about (see `studies.schema.Claim`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from studies.schema import Claim
+
+Array = NDArray[np.float64]
+
+
+class Unsuited(Exception):
+    """The points declared do not allow the summary, measured or not."""
+
+
+def end(epochs: Array, values: Array) -> Array:
+    """The value at the stage's end. Rows are seeds; nan where it is not measured."""
+    return np.asarray(values[:, -1])
+
+
+def window_mean(epochs: Array, values: Array, window: tuple[float, float]) -> Array:
+    """Mean of the linear interpolation over [lo, hi] root epochs: the exact integral (trapezoids between all
+    knots, `np.interp` at the window's ends) divided by hi − lo."""
+    lo, hi = window
+    if len(epochs) < 2 or epochs[0] > lo or epochs[-1] < hi or lo >= hi:
+        measured = ", ".join(f"{epoch:g}" for epoch in epochs)
+        raise Unsuited(f"its points (epochs {measured}) do not span the window {lo:g} to {hi:g}")
+    first = np.flatnonzero(epochs <= lo)[-1]
+    last = np.flatnonzero(epochs >= hi)[0]
+    e, v = epochs[first : last + 1], values[:, first : last + 1]
+    knots = np.concatenate([[lo], e[(e > lo) & (e < hi)], [hi]])
+    curves = [
+        np.interp(knots, e, row) if not np.isnan(row).any() else np.full(len(knots), np.nan) for row in v
+    ]
+    return np.asarray(np.trapezoid(np.reshape(curves, (len(v), len(knots))), knots, axis=1) / (hi - lo))
+
+
+def rises(epochs: Array, values: Array) -> Array:
+    """Σ max(0, increase between consecutive points): 0 for a curve that only falls."""
+    if len(epochs) < 2:
+        raise Unsuited("it is measured only once in the stage")
+    return np.asarray(np.maximum(np.diff(values, axis=1), 0.0).sum(axis=1))
+
+
+def summarise(epochs: Array, values: Array, claim: Claim) -> Array:
+    """The claim's summary of curves (rows: seeds, columns: epochs from the root)."""
+    if claim.summary == "mean":
+        assert claim.window is not None  # the schema demands it
+        return window_mean(epochs, values, claim.window)
+    return end(epochs, values) if claim.summary == "end" else rises(epochs, values)
+
+
+def arms_of(claim: Claim, rows: pd.DataFrame) -> list[tuple[str, float | None]]:
+    """(arm, level) in the order compared: the two arms of a difference, or those of a trend by rising level.
+
+    Controls take part only in a difference that names them.
+    """
+    if claim.arms is not None and claim.test == "difference":
+        return [(arm, None) for arm in claim.arms]
+    paper = rows[~rows["control"].astype(bool)].drop_duplicates("arm")
+    levels: dict[str, float] = {}
+    for arm, attributes in zip(paper["arm"], paper["attributes"], strict=True):
+        level = attributes.get(claim.over)
+        if not isinstance(level, (int, float)):
+            raise Unsuited(f"the attribute '{claim.over}' of arm '{arm}' is not a number")
+        levels[arm] = float(level)
+    if not levels:
+        raise Unsuited(f"no arm of panel '{claim.panel}' has a point")
+    if len(set(levels.values())) < len(levels):
+        raise Unsuited(f"several arms have the same '{claim.over}'")
+    return [(arm, levels[arm]) for arm in sorted(levels, key=levels.__getitem__)]
+
+
+def table(claim: Claim, rows: pd.DataFrame, arms: list[str]) -> pd.DataFrame:
+    """Summaries, one row a seed, one column an arm in the order given; nan where a needed point is missing.
+
+    ``rows`` are the points of one reading (`reports.frames.points`).
+    """
+    columns = {}
+    for arm in arms:
+        curve = rows[(rows["panel"] == claim.panel) & (rows["stage"] == claim.stage) & (rows["arm"] == arm)]
+        if curve.empty:
+            raise Unsuited(f"arm '{arm}' has no point in stage '{claim.stage}' of panel '{claim.panel}'")
+        grid = curve.pivot(index="seed", columns="epoch", values="value").sort_index(axis=1)
+        values = summarise(grid.columns.to_numpy(float), grid.to_numpy(float), claim)
+        columns[arm] = pd.Series(values, index=grid.index)
+    return pd.DataFrame(columns).sort_index()[arms]

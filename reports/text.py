@@ -1,0 +1,164 @@
+"""Verdicts in words: for the terminal (rich where it is one, else plain) and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from reports.statistics import Interval
+from reports.verdicts import Outcome, Verdict
+
+COLOURS = {"supported": "green", "contradicted": "red", "undecided": "yellow"}
+COLUMNS = ("metric", "role", "verdict", "effect", "interval", "in %", "resolvable", "p", "seeds that agree")
+FOOTNOTES = (
+    "Effect: mean difference paired by seed, with Student's t interval at 1 − α. Resolvable: the smallest "
+    "difference that this many seeds show with 80 % power, given the spread seen. Agree: seeds whose "
+    "difference has the side claimed, with the exact interval of their share. p: of Page's test for a trend, "
+    "of the two-sided t test for a difference.",
+    "Each claim has one primary metric and one test, declared before any result was seen; α holds for one "
+    "claim, without correction for their number. Secondary metrics are uncorrected and decide nothing.",
+    "Page's test is one-sided. It takes arms as exchangeable within a seed; arms that share a training "
+    "prefix are correlated, which makes its p too small, so the t of per-seed slopes stands beside it.",
+)
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Three significant digits; a dash for nothing."""
+    return "–" if value is None else f"{value:.3g}".replace("-", "−") + unit
+
+
+def span(interval: Interval | None, unit: str = "") -> str:
+    """``[−1.2, 0.3]``."""
+    return "–" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]{unit}"
+
+
+def row(outcome: Outcome) -> tuple[str, ...]:
+    """One metric's line in the order of `COLUMNS`."""
+    share = outcome.agree_interval
+    agree = f"{outcome.agree} of {outcome.n}"
+    agree += f" ({100 * share[0]:.0f}–{100 * share[1]:.0f} %)" if share else ""
+    p = outcome.trend.p_forward if outcome.trend else outcome.p
+    return (
+        outcome.metric,
+        "primary" if outcome.primary else "secondary",
+        outcome.verdict,
+        number(outcome.effect),
+        span(outcome.interval),
+        number(outcome.effect_percent, " %"),
+        f"{number(outcome.resolvable)} ({number(outcome.resolvable_percent, ' %')})"
+        if outcome.resolvable
+        else "–",
+        number(p),
+        agree if share else "–",
+    )
+
+
+def findings(verdict: Verdict) -> list[str]:
+    """What was declared and found, one sentence a line."""
+    first = verdict.primary
+    lines = [f"Paper: {verdict.where}", f"Declared test: {verdict.declared}.", f"Reason: {first.reason}."]
+    if first.compared and first.effect is not None:
+        a, b = first.compared
+        percent = (
+            f" ({number(first.effect_percent, ' %')} of {b})" if first.effect_percent is not None else ""
+        )
+        lines.append(
+            f"Effect ({first.metric}): {a} − {b} = {number(first.effect)}{percent}, "
+            f"interval {span(first.interval)}, n = {first.n}."
+        )
+    if first.resolvable is not None:
+        percent = (
+            f" ({number(first.resolvable_percent, ' %')})" if first.resolvable_percent is not None else ""
+        )
+        lines.append(f"Smallest resolvable difference (80 % power): {number(first.resolvable)}{percent}.")
+    if first.p_sign_flip is not None:
+        lines.append(f"Sign-flip permutation test of the mean difference: p = {number(first.p_sign_flip)}.")
+    lines += trend_lines(first)
+    lines += [f"Note: {note}." for note in first.notes]
+    lines += [f"{o.metric} (secondary): {o.reason}." for o in verdict.outcomes[1:] if o.effect is None]
+    if verdict.disagreement:
+        lines.append(verdict.disagreement)
+    if first.missing_seeds:
+        seeds = ", ".join(map(str, first.missing_seeds))
+        lines.append(f"Seeds without all points: {seeds} ({first.n} of {verdict.planned_n} are complete).")
+    return [*lines, f"{verdict.paper_scale[0].upper()}{verdict.paper_scale[1:]}."]
+
+
+def trend_lines(outcome: Outcome) -> list[str]:
+    """Page's test, its check by slopes, and the levels one by one."""
+    trend = outcome.trend
+    if trend is None:
+        return []
+    levels = "; ".join(
+        f"{level.arm} {number(level.mean)}" + ("" if level.p_holm is None else f" (p {number(level.p_holm)})")
+        for level in trend.levels
+    )
+    return [
+        f"Page's trend test: p = {number(trend.p_forward)} in the direction claimed, {number(trend.p_reverse)} "
+        f"in reverse; t of per-seed slopes: {number(trend.slope)} a unit, {span(trend.slope_interval)}, "
+        f"one-sided p = {number(trend.slope_p_forward)}.",
+        f"Means of the levels (Holm-adjusted p against the lowest level): {levels}.",
+    ]
+
+
+def title(verdict: Verdict) -> str:
+    """``fixed_u_budget: SUPPORTED at scale cpu``."""
+    name, rest = verdict.label.split(" ", 1)
+    return f"{verdict.claim}: {name.upper()} {rest}"
+
+
+def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console) -> None:
+    """Print verdicts: panels and tables in a terminal, plain lines elsewhere."""
+    if not console.is_terminal:
+        console.print(plain(verdicts, flags), markup=False, highlight=False, soft_wrap=True)
+        return
+    for verdict in verdicts:
+        table = Table(*COLUMNS, box=None, header_style="bold", padding=(0, 1))
+        for outcome in verdict.outcomes:
+            table.add_row(*row(outcome), style=None if outcome.primary else "dim")
+        body = Group(Text(verdict.text, style="italic"), Text("\n".join(findings(verdict))), Text(), table)
+        console.print(Panel(body, title=Text(title(verdict)), border_style=COLOURS[verdict.primary.verdict]))
+    for flag in flags:
+        console.print(Text(f"FLAG  {flag}", style="bold red"))
+    for note in FOOTNOTES:
+        console.print(Text(note, style="dim"))
+
+
+def plain(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
+    """Verdicts as plain text, one fact a line."""
+    parts = []
+    for verdict in verdicts:
+        rows = [COLUMNS, *(row(outcome) for outcome in verdict.outcomes)]
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        table = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+        lines = [title(verdict), verdict.text, *findings(verdict), *table]
+        parts.append("\n  ".join(lines))
+    parts += [f"FLAG  {flag}" for flag in flags]
+    return "\n\n".join([*parts, *FOOTNOTES])
+
+
+def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
+    """Verdicts as Markdown."""
+    parts = []
+    for verdict in verdicts:
+        table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+        table += [
+            "| " + " | ".join(_escape(cell) for cell in row(outcome)) + " |" for outcome in verdict.outcomes
+        ]
+        facts = "\n".join(f"- {_escape(line)}" for line in findings(verdict))
+        head = f"### {title(verdict)}\n\n> {_escape(verdict.text)}"
+        parts.append(f"{head}\n\n{facts}\n\n" + "\n".join(table))
+    if flags:
+        parts.append("\n".join(f"- **Flag:** {_escape(flag)}" for flag in flags))
+    return "\n\n".join([*parts, *(f"<sub>{note}</sub>" for note in FOOTNOTES)]) + "\n"
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is (a bar would end a table's cell)."""
+    for sign in "\\|*<":
+        text = text.replace(sign, f"\\{sign}")
+    return text

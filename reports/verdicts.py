@@ -1,0 +1,181 @@
+"""What a claim's test found, JSON-ready, and what changed since an earlier verdict was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Judgement = Literal["supported", "contradicted", "undecided"]
+IDENTITY = ("study", "scale", "variant", "claim")
+HEAD = (
+    *IDENTITY,
+    "claim_hash",
+    "protocol",
+    "metric",
+    "verdict",
+    "direction",
+    "effect",
+    "interval",
+    "n",
+    "planned_n",
+)
+
+
+class Record(BaseModel):
+    """Frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Level(Record):
+    """One level of a trend: its mean, and its paired difference from the lowest level (p two-sided, Holm)."""
+
+    level: float
+    arm: str
+    mean: float
+    difference: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+class Trend(Record):
+    """Page's test in the declared direction and in reverse, and the t of per-seed slopes that checks it."""
+
+    p_forward: float
+    p_reverse: float
+    slope: float
+    slope_interval: tuple[float, float] | None
+    slope_p_forward: float | None
+    monotone: bool
+    levels: tuple[Level, ...]
+
+
+class Outcome(Record):
+    """A claim's test under one reading. ``effect`` is the mean paired difference between ``compared``."""
+
+    metric: str
+    protocol: str
+    nfe: int
+    samples: int
+    weights: str
+    primary: bool
+    verdict: Judgement
+    reason: str
+    notes: tuple[str, ...] = ()
+    n: int
+    missing_seeds: tuple[int, ...] = ()
+    compared: tuple[str, str] | None = None
+    baseline: float | None = None
+    effect: float | None = None
+    effect_percent: float | None = None
+    interval: tuple[float, float] | None = None
+    sd: float | None = None
+    p: float | None = None
+    p_sign_flip: float | None = None
+    agree: int | None = None
+    agree_interval: tuple[float, float] | None = None
+    resolvable: float | None = None
+    resolvable_percent: float | None = None
+    trend: Trend | None = None
+
+
+class Verdict(Record):
+    """The verdict on one claim at one scale: that of its primary reading, beside all others."""
+
+    study: str
+    scale: str
+    variant: str | None
+    claim: str
+    claim_hash: str
+    text: str
+    where: str
+    panel: str
+    test: str
+    declared: str
+    direction: str
+    alpha: float
+    planned_seeds: tuple[int, ...]
+    provisional: bool
+    config_hash: str
+    run: str
+    time: str
+    paper_scale: str
+    disagreement: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def primary(self) -> Outcome:
+        return self.outcomes[0]
+
+    @property
+    def planned_n(self) -> int:
+        return len(self.planned_seeds)
+
+    @property
+    def label(self) -> str:
+        """The verdict in words, with its scale and whether seeds are missing."""
+        provisional = (
+            f", provisional ({self.primary.n} of {self.planned_n} seeds)" if self.provisional else ""
+        )
+        return f"{self.primary.verdict} at scale {self.scale}{provisional}"
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of verdicts.jsonl: the fields of docs/architecture.md, the rest under ``details``."""
+        dumped = self.model_dump(mode="json")
+        first = dumped["outcomes"][0]
+        known = {
+            **dumped,
+            **{k: first[k] for k in ("protocol", "metric", "verdict", "effect", "interval", "n")},
+        }
+        known["planned_n"] = self.planned_n
+        head = {name: known[name] for name in (*HEAD, "time")}
+        return {**head, "details": {k: v for k, v in dumped.items() if k not in head}}
+
+
+def same_claim(line: Mapping[str, Any], new: Verdict) -> bool:
+    """Whether a recorded verdict is about the same claim of the same study, scale and variant."""
+    return all(line.get(name) == getattr(new, name) for name in IDENTITY)
+
+
+def substance(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded verdict without its time and run: what must differ to be recorded anew."""
+    details = {k: v for k, v in line.get("details", {}).items() if k != "run"}
+    return {**{k: v for k, v in line.items() if k != "time"}, "details": details}
+
+
+def flags(previous: Iterable[Mapping[str, Any]], new: Iterable[Verdict]) -> list[str]:
+    """In words: what was changed after a verdict on the same claim had been seen, at any time before.
+
+    A predicate, a primary measurement, a configuration or a set of seeds chosen in sight of a result is not
+    declared beforehand, and the p values and intervals do not account for the choice.
+    """
+    lines = list(previous)
+    said: list[str] = []
+    for verdict in new:
+        for line in (line for line in lines if same_claim(line, verdict)):
+            seen = f"after a verdict was seen ({line['verdict']}, n = {line['n']}, {str(line['time'])[:10]})"
+            said += [f"{verdict.claim}: {change} {seen}" for change in _changes(line, verdict)]
+    return list(dict.fromkeys(said))
+
+
+def _changes(line: Mapping[str, Any], new: Verdict) -> list[str]:
+    """What differs between a recorded verdict's declaration and the one at hand."""
+    details = line.get("details", {})
+    changes = []
+    if line["claim_hash"] != new.claim_hash:
+        changes.append("the predicate was edited")
+    if line["metric"] != new.primary.metric:
+        changes.append(f"the primary metric was changed from {line['metric']} to {new.primary.metric}")
+    elif line["protocol"] != new.primary.protocol:
+        changes.append("the protocol of the primary metric was changed")
+    now = set(new.planned_seeds)
+    before = set(details.get("planned_seeds", now))
+    if now - before:
+        changes.append(f"seeds were added ({len(now - before)}, now {len(now)})")
+    if before - now:
+        changes.append(f"seeds were dropped ({len(before - now)}, now {len(now)})")
+    if details.get("config_hash", new.config_hash) != new.config_hash:
+        changes.append("the study's configuration at this scale was changed")
+    return changes

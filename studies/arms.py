@@ -1,0 +1,204 @@
+"""Expansion of a study into arms: chains of stages on trajectories, with the points at which they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_key, trajectory_key
+from studies.errors import StudyError
+from studies.loader import merge
+from studies.schema import Attribute, Measure, ResolvedStudy, Stage
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One dynamics from one parent checkpoint with one seed, of any length."""
+
+    key: str
+    dynamics: Dynamics
+    seed: int
+    parent: Checkpoint | None
+    horizon_steps: int | None
+
+    @property
+    def start_step(self) -> int:
+        return self.parent.step if self.parent else 0
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage of an arm placed on its trajectory. Steps and epochs count from the arm's root."""
+
+    name: str
+    trajectory: Trajectory
+    start_step: int
+    stop_step: int
+    start_epoch: int
+    stop_epoch: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number that a study wants: a checkpoint measured under a protocol."""
+
+    stage: str
+    stage_epoch: int
+    epoch: int
+    checkpoint: Checkpoint
+    protocol: Protocol
+    evaluation: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One curve of a study for one seed."""
+
+    study: str
+    scale: str
+    variant: str | None
+    panel: str
+    name: str
+    seed: int
+    control: bool
+    attributes: dict[str, Attribute]
+    stages: tuple[StageRun, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def epochs(self) -> int:
+        return self.stages[-1].stop_epoch if self.stages else 0
+
+
+def stage_dynamics(study: ResolvedStudy, stage: Stage) -> Dynamics:
+    """The study's dynamics with the stage's overrides. Raises: StudyError naming the stage and the key."""
+    try:
+        return Dynamics.model_validate(merge(study.dynamics, stage.overrides))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(p) for p in first["loc"]) or "dynamics"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"unknown key; a stage may set: name, epochs, {', '.join(Dynamics.model_fields)}"
+        raise StudyError(
+            f"study '{study.study}', scale '{study.scale}', stage '{stage.name}': {key}: {message}"
+        ) from None
+
+
+def _epochs(stage: Stage, attributes: dict[str, Attribute], where: str) -> int:
+    if isinstance(stage.epochs, int):
+        return stage.epochs
+    name = stage.epochs[1:]
+    value = attributes.get(name)
+    if not isinstance(value, int) or value < 0:
+        known = ", ".join(attributes) or "none"
+        raise StudyError(
+            f"{where}, stage '{stage.name}': epochs {stage.epochs} must be a whole attribute of the arm (it has: {known})"
+        )
+    return value
+
+
+def place_stages(
+    study: ResolvedStudy, stages: Sequence[Stage], attributes: dict[str, Attribute], seed: int, where: str
+) -> tuple[StageRun, ...]:
+    """Put stages on trajectories: one of 0 epochs vanishes, and one that only continues its predecessor shares its
+    trajectory."""
+    present = [(s, n) for s in stages if (n := _epochs(s, attributes, where))]
+    horizon = sum(n for _, n in present) * study.steps_per_epoch
+    placed: list[StageRun] = []
+    for stage, epochs in present:
+        dynamics = stage_dynamics(study, stage)
+        last = placed[-1] if placed else None
+        start_step, start_epoch = (last.stop_step, last.stop_epoch) if last else (0, 0)
+        if last and last.trajectory.dynamics.carries_over(dynamics):
+            trajectory = last.trajectory
+        else:
+            parent = Checkpoint(last.trajectory.key, last.stop_step) if last else None
+            t = horizon if dynamics.uses_horizon else None
+            key = trajectory_key(parent, dynamics, seed, t)
+            trajectory = Trajectory(key, dynamics, seed, parent, t)
+        stop = start_step + epochs * study.steps_per_epoch
+        placed.append(StageRun(stage.name, trajectory, start_step, stop, start_epoch, start_epoch + epochs))
+    return tuple(placed)
+
+
+def measured_epochs(stage: StageRun, every: int | None) -> list[int]:
+    """Epochs from the stage's start at which it is measured: its start, every so many, and its end."""
+    length = stage.stop_epoch - stage.start_epoch
+    if every is None:
+        return [length]
+    return sorted({*range(0, length, every), length})
+
+
+def checkpoint_at(stage: StageRun, step: int) -> Checkpoint:
+    """The checkpoint at a step of a stage; its start is its parent's last checkpoint where there is a parent."""
+    trajectory = stage.trajectory
+    if step == trajectory.start_step and trajectory.parent:
+        return trajectory.parent
+    return Checkpoint(trajectory.key, step)
+
+
+def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]:
+    for stage in stages:
+        for measure in study.measure:
+            if measure.stages is None or stage.name in measure.stages:
+                protocol = protocol_of(study, measure, stage.trajectory.dynamics)
+                for epoch in measured_epochs(stage, measure.every_epochs):
+                    step = stage.start_step + epoch * study.steps_per_epoch
+                    at = checkpoint_at(stage, step)
+                    yield Point(
+                        stage.name, epoch, stage.start_epoch + epoch, at, protocol, evaluation_key(at, protocol)
+                    )
+
+
+def protocol_of(study: ResolvedStudy, measure: Measure, dynamics: Dynamics) -> Protocol:
+    return Protocol.model_validate(study.protocol_fields(measure, dynamics.data))
+
+
+def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:
+    """All arms of a study, seed by seed: a first complete picture comes early. Raises: StudyError."""
+    return [arm for seed in study.seeds for arm in expand_seed(study, seed, variant)]
+
+
+def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> list[Arm]:
+    """The arms of one seed, panel by panel, then the controls."""
+    arms = []
+    blank = Arm(study.study, study.scale, variant, "", "", seed, False, {}, (), ())
+    for panel_name, panel in study.panels.items():
+        for attributes in panel.attributes():
+            name = _arm_name(study, attributes)
+            where = f"study '{study.study}', panel '{panel_name}', arm '{name}'"
+            stages = place_stages(study, study.stages, attributes, seed, where)
+            points = tuple(_points(study, stages))
+            arms.append(
+                replace(blank, panel=panel_name, name=name, attributes=attributes, stages=stages, points=points)
+            )
+    for name, control in study.controls.items():
+        stages = place_stages(study, control.stages, {}, seed, f"study '{study.study}', control '{name}'")
+        points = tuple(_points(study, stages))
+        arms.append(
+            replace(blank, panel=control.panel, name=name, control=True, stages=stages, points=points)
+        )
+    _unique(arms)
+    return arms
+
+
+def _arm_name(study: ResolvedStudy, attributes: dict[str, Any]) -> str:
+    try:
+        return study.arm_name.format(**attributes)
+    except (KeyError, IndexError, ValueError) as error:
+        known = ", ".join(attributes)
+        raise StudyError(f"study '{study.study}': arm_name '{study.arm_name}': {error} (attributes: {known})") from None
+
+
+def _unique(arms: Sequence[Arm]) -> None:
+    seen = set()
+    for arm in arms:
+        if (arm.panel, arm.name) in seen:
+            raise StudyError(
+                f"study '{arm.study}': two arms of panel '{arm.panel}' are called '{arm.name}'; let arm_name tell them apart"
+            )
+        seen.add((arm.panel, arm.name))

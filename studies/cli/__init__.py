@@ -1,0 +1,28 @@
+"""The command line: ``study``. It alone sees every package, and nobody imports it.
+
+Each command imports what it needs when it runs, so that ``study --help``, ``list`` and ``report`` start in a blink.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from studies.cli.app import app
+from studies.cli.failures import in_words
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point. Expected errors become one message on stderr and exit status 2; bugs keep their traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except Exception as error:
+        message = in_words(error)
+        if message is None:
+            raise
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)

@@ -1,0 +1,33 @@
+"""The typer application and its commands."""
+
+from __future__ import annotations
+
+import typer
+
+from studies.cli import admin, inspect_, planning, reporting, running
+
+app = typer.Typer(
+    name="study",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Reproduce, check and extend the study 'Understanding, Accelerating, and Improving MeanFlow Training'.
+
+A [bold]study[/bold] is one experiment of the paper: [bold]study run obs_v_then_u[/bold] trains its arms and measures them,
+[bold]study report --figure 2[/bold] draws the figure from the store, [bold]study claims obs_v_then_u[/bold] prints what the paper
+claims and what was found. Everything lies in one folder, ./study_home unless --home or STUDY_HOME say otherwise;
+running again continues where it stopped and computes nothing twice.""",
+)
+
+app.command("list")(inspect_.list_studies)
+app.command("plan")(planning.plan)
+app.command("run")(running.run)
+app.command("status")(inspect_.status)
+app.command("report")(reporting.report)
+app.command("claims")(reporting.claims)
+app.command("results")(reporting.results)
+app.command("verify")(running.verify)
+app.add_typer(admin.db, name="db")
+app.command("doctor")(admin.doctor)

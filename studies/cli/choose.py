@@ -1,0 +1,112 @@
+"""From command-line options to resolved studies."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies.errors import StudyError
+from studies.loader import BUILTIN, StudySource, builtin_names, load_source, resolve
+from studies.schema import ResolvedStudy
+
+MAX_SEEDS = 10_000
+
+
+def parse_seeds(text: str | None) -> list[int] | None:
+    """``0-3,7`` → [0, 1, 2, 3, 7]. Raises: StudyError."""
+    if text is None:
+        return None
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        if not found:
+            raise StudyError(f"--seeds {text}: '{part}' is neither a seed nor a range; write e.g. 0-5 or 0,3,7")
+        low = int(found[1])
+        high = int(found[2]) if found[2] else low
+        if high < low or high - low >= MAX_SEEDS:
+            raise StudyError(f"--seeds {text}: the range {part.strip()} is empty or too long")
+        seeds.extend(range(low, high + 1))
+    if len(set(seeds)) != len(seeds):
+        raise StudyError(f"--seeds {text}: a seed stands twice")
+    return seeds
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, without importing torch."""
+    if not shutil.which("nvidia-smi"):
+        return False
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def default_scale(source: StudySource) -> tuple[str, str]:
+    """(scale, why). Raises: StudyError if none can be chosen."""
+    if "gpu" in source.scales and has_gpu():
+        return "gpu", "there is a GPU"
+    if "cpu" in source.scales:
+        return "cpu", "the default without a GPU" if "gpu" in source.scales else "the default"
+    raise StudyError(f"study '{source.name}' has no default scale; choose one with --scale: {', '.join(source.scales)}")
+
+
+def check_own_name(source: StudySource) -> None:
+    """A user's study may not take a built-in's name, or their results would mix. Raises: StudyError."""
+    path = source.files[0].path
+    if source.name in builtin_names() and path.resolve().parent != BUILTIN.resolve():
+        raise StudyError(f"{path}: '{source.name}' is the name of a built-in study; give yours another ('study: ...')")
+
+
+def check_variant(overrides: Sequence[str], variant: str | None) -> None:
+    """Overrides and a name go together. Raises: StudyError."""
+    if overrides and not variant:
+        raise StudyError("overrides need a name of their own: add --as NAME, so that they never mix with the study's arms")
+    if variant and not overrides:
+        raise StudyError(f"--as {variant}: there is nothing to name; it goes with overrides (-o key=value)")
+    if variant and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}", variant):
+        raise StudyError(f"--as {variant}: a name has letters, digits, '_', '-' and '.', at most 60 of them")
+
+
+def choose(
+    names: Sequence[str], scale: str | None, seeds: str | None, overrides: Sequence[str], variant: str | None
+) -> tuple[list[ResolvedStudy], str]:
+    """The studies asked for at one scale, and a sentence on the choice of scale. Raises: StudyError."""
+    check_variant(overrides, variant)
+    parsed = parse_seeds(seeds)
+    sources = [load_source(name) for name in names]
+    for source in sources:
+        check_own_name(source)
+    why = "as asked"
+    if scale is None:
+        scale, why = default_scale(sources[0])
+    studies = [resolve(source, scale, overrides, parsed) for source in sources]
+    return studies, f"scale {scale} ({why}): {studies[0].scale_text}"
+
+
+def source_of(name: str) -> StudySource:
+    """Load a study and refuse a stolen name. Raises: StudyError."""
+    source = load_source(name)
+    check_own_name(source)
+    return source
+
+
+def study_of_figure(number: int, table: bool = False) -> str:
+    """The built-in study that draws a figure or makes a table. Raises: StudyError that lists what there is."""
+    kind = "tables" if table else "figures"
+    found: dict[int, str] = {}
+    for name in builtin_names():
+        paper = load_source(name).data.get("paper") or {}
+        for n in paper.get(kind, []):
+            found.setdefault(n, name)
+    if number in found:
+        return found[number]
+    there = ", ".join(str(n) for n in sorted(found)) or "none"
+    raise StudyError(f"no study makes {kind[:-1]} {number} (there is: {there}); see `study list`")
+
+
+def home_exists(home: Path) -> bool:
+    return (home / "runs").is_dir() or (home / "store.sqlite").is_file()

@@ -1,0 +1,35 @@
+"""Printing: rich for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+
+def console() -> Console:
+    """For people. Not a terminal: no colours, and as wide as a table needs."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, width=120, no_color=True, emoji=False)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def hours(value: float | None) -> str:
+    """Hours in the unit that reads best."""
+    if value is None:
+        return "unknown"
+    if value < 1 / 60:
+        return f"{value * 3600:.0f} s"
+    if value < 2:
+        return f"{value * 60:.0f} min"
+    return f"{value:,.0f} h" if value < 100 else f"{value:,.0f} h ({value / 24:,.0f} days)"
+
+
+def scientific(value: float) -> str:
+    return f"{value:.2e}" if value else "0"

@@ -1,0 +1,179 @@
+"""``study run`` and ``study verify``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from studies.cli.options import (
+    DEFAULT_HOME,
+    HomeOpt,
+    JsonOpt,
+    OverrideOpt,
+    ScaleOpt,
+    SeedsOpt,
+    StudiesArg,
+    StudyArg,
+    VariantOpt,
+)
+from studies.errors import StudyError
+
+if TYPE_CHECKING:
+    from results.layout import Home
+    from sweeps.jobs import Job
+    from sweeps.scheduler import Outcome
+    from sweeps.session import Session
+
+WorkersOpt = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes. Default: as many as the cores allow.")
+]
+
+
+def run(
+    studies: StudiesArg,
+    scale: ScaleOpt = None,
+    seeds: SeedsOpt = None,
+    override: OverrideOpt = None,
+    variant: VariantOpt = None,
+    workers: WorkersOpt = None,
+    home: HomeOpt = DEFAULT_HOME,
+) -> None:
+    """Train and measure what a study still lacks. Running again continues; nothing is computed twice."""
+    from results.layout import Home
+    from results.queries import evaluated_keys
+    from studies.cli.choose import choose
+    from studies.cli.store import created
+    from sweeps.preflight import preflight
+    from sweeps.session import open_session
+
+    chosen, said = choose(studies, scale, seeds, override or [], variant)
+    session = open_session(chosen, variant)
+    _say(said)
+    if problems := preflight(session):
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
+    place = Home(home)
+    with created(place) as engine:
+        jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
+    _record(session, place, variant)
+    _say(_todo(session, jobs))
+    outcome = _execute(place, jobs, workers) if jobs else None
+    with created(place):
+        pass  # ingest what the workers left
+    sys.exit(_conclude(session, outcome, variant))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _record(session: Session, home: Home, variant: str | None) -> None:
+    from sweeps.provenance import collect
+    from sweeps.runs import record_run
+
+    provenance = collect()
+    for study in session.studies:
+        record_run(home, study, session.arms_of(study), variant, ["study", *sys.argv[1:]], provenance)
+
+
+def _todo(session: Session, jobs: list[Job]) -> str:
+    segments = sum(job.kind == "train" for job in jobs)
+    evaluations = sum(len(job.evaluations) for job in jobs)
+    there_s, there_e = session.tree.segments(), session.tree.evaluations()
+    if not jobs:
+        return f"everything is there already: {there_s} segments and {there_e} evaluations; nothing to compute"
+    have = f"; already there: {max(0, there_s - segments)} segments, {there_e - evaluations} evaluations"
+    return f"to do: {segments} segments and {evaluations} evaluations{have}"
+
+
+def default_workers(jobs: list[Job]) -> int:
+    """Cores over threads a job; on a GPU one process, since a second would share it."""
+    if any(job.device != "cpu" for job in jobs):
+        from studies.cli.choose import has_gpu
+
+        if has_gpu() or any(job.device == "cuda" for job in jobs):
+            return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(job.threads for job in jobs))
+
+
+def _execute(home: Home, jobs: list[Job], workers: int | None) -> Outcome:
+    from studies.cli.progress import progress
+    from sweeps.pool import Pool
+    from sweeps.scheduler import Scheduler
+
+    size = min(workers or default_workers(jobs), len(jobs))
+    _say(f"{size} worker{'s' if size > 1 else ''}; Ctrl-C stops cleanly, running again continues")
+    with progress(jobs) as watcher, Pool(home, size) as pool:
+        return Scheduler(home, pool, jobs, watcher).run(lambda job: _done_elsewhere(home, job))
+
+
+def _done_elsewhere(home: Home, job: Job) -> bool:
+    """Whether another command has finished a job that it held while we waited."""
+    from results.queries import evaluated_keys
+    from studies.cli.store import created
+
+    folder = home.trajectory(job.trajectory)
+    if job.kind == "train":
+        full = all(folder.checkpoint(step).is_dir() for step in job.full_steps)
+        return full and all(
+            folder.snapshot(s).is_dir() or folder.checkpoint(s).is_dir() for s in job.snapshot_steps
+        )
+    with created(home) as engine:
+        return {wanted.evaluation for wanted in job.evaluations} <= evaluated_keys(engine)
+
+
+def _conclude(session: Session, outcome: Outcome | None, variant: str | None) -> int:
+    """Say how it ended and what comes next. Returns: the exit status."""
+    if outcome is not None:
+        for failure in outcome.failures:
+            _say(f"\nFAILED {failure.job.name}: {failure.reason}")
+            if tail := failure.tail():
+                _say("  last lines of its log:")
+                _say("\n".join(f"  | {line}" for line in tail.splitlines()))
+            _say(f"  log: {failure.log}")
+        if outcome.blocked:
+            _say(f"\n{len(outcome.blocked)} jobs could not start because what they need failed or is missing")
+        if outcome.interrupted:
+            _say("stopped; what was trained is saved. Run the same command again to continue")
+            return 130
+        if not outcome.complete:
+            _say("run the same command again to retry; nothing that is done will be computed again")
+            return 1
+    suffix = f" --as {variant}" if variant else ""
+    for study in session.studies:
+        _say(f"done. Next: study report {study.study}{suffix}   and   study claims {study.study}{suffix}")
+    return 0
+
+
+def verify(
+    study: StudyArg,
+    scale: ScaleOpt = None,
+    first: Annotated[int, typer.Option("--first", min=1, help="n: steps before the restore.")] = 25,
+    second: Annotated[int, typer.Option("--second", min=1, help="m: steps after it.")] = 25,
+    home: HomeOpt = DEFAULT_HOME,
+    json: JsonOpt = False,
+) -> None:
+    """Train n + m steps in one go, and n, save, restore, m; compare bitwise. Uses every dynamics of the study."""
+    from studies.cli.choose import choose
+    from studies.cli.output import print_json
+    from sweeps.session import open_session
+    from sweeps.verify import verify_session
+
+    chosen, said = choose([study], scale, None, [], None)
+    session = open_session(chosen)
+    results = verify_session(session, first, second, scratch=Path(home))
+    if json:
+        print_json({"study": chosen[0].study, "scale": chosen[0].scale, "first": first, "second": second, "dynamics": results})
+    else:
+        _say(said)
+        for result in results:
+            verdict = "bitwise equal" if result["equal"] else f"DIFFER in {result['differing']}"
+            _say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {verdict}")
+    if not all(result["equal"] for result in results):
+        sys.exit(1)

@@ -1,0 +1,66 @@
+"""Opening the store from a command, with what is new in the home ingested first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from results.layout import Home
+from studies.cli.choose import home_exists
+from studies.errors import StudyError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from sweeps.cost import Rates
+
+
+@contextmanager
+def opened(home: Home) -> Iterator[Engine]:
+    """The store of a home, up to date. Raises: StudyError if there is no such home, StoreError if it cannot be read."""
+    if not home_exists(home.root):
+        raise StudyError(f"nothing is stored in {home.root}; run a study first, or give another folder with --home")
+    with created(home) as engine:
+        yield engine
+
+
+@contextmanager
+def created(home: Home) -> Iterator[Engine]:
+    """The same, making the home where there is none."""
+    from results.ingest import ingest
+    from results.store import open_store
+
+    engine = open_store(home.store_url)
+    try:
+        ingest(engine, home)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def evaluated_in(root: Path) -> set[str]:
+    """Evaluation keys that a home holds; empty, and nothing is made, where there is no home."""
+    if not home_exists(root):
+        return set()
+    from results.queries import evaluated_keys
+
+    with created(Home(root)) as engine:
+        return evaluated_keys(engine)
+
+
+def rates_of(root: Path) -> Rates:
+    """Calibration and what the store has learned, for estimating hours."""
+    from sweeps.cost import Rates, learn, load_rates
+
+    if not home_exists(root) and not Home(root).calibration.is_file():
+        return Rates()
+    rates = load_rates(Home(root))
+    if home_exists(root):
+        from results.queries import evaluation_seconds, step_times
+
+        with created(Home(root)) as engine:
+            learn(rates, step_times(engine))
+            rates.seconds_per_evaluation = evaluation_seconds(engine)
+    return rates

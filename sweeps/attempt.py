@@ -1,0 +1,88 @@
+"""An attempt's own folder: what it writes, and how its end is recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from results.layout import Home, TrajectoryDir
+from sweeps.jobs import Done, Job
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or none; replaces what is there."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    aside.replace(path)
+
+
+def describe_trajectory(folder: TrajectoryDir, job: Job) -> None:
+    """Write ``trajectory.json`` unless it is there."""
+    if folder.description.exists():
+        return
+    folder.root.mkdir(parents=True, exist_ok=True)
+    record = {
+        "format": 1,
+        "trajectory": job.trajectory,
+        "parent": job.parent._asdict() if job.parent else None,
+        "seed": job.seed,
+        "horizon_steps": job.horizon_steps,
+        "dynamics": job.dynamics.dump(),
+    }
+    write_atomically(folder.description, json.dumps(record, indent=1))
+
+
+class Attempt:
+    """One execution of a job. Its folder is new and is never overwritten."""
+
+    def __init__(self, home: Home, job: Job) -> None:
+        self.job = job
+        self.trajectory = home.trajectory(job.trajectory)
+        describe_trajectory(self.trajectory, job)
+        self.folder = self._new_folder()
+        self.number = int(self.folder.name)
+        record = {**job.model_dump(mode="json"), "attempt": self.number}
+        write_atomically(self.folder / "segment.json", json.dumps(record, indent=1))
+        self._metrics: TextIO = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self.log_path = self.folder / "log.txt"
+        self.started = time.monotonic()
+
+    def _new_folder(self) -> Path:
+        attempts = self.trajectory.attempts
+        attempts.mkdir(parents=True, exist_ok=True)
+        number = max((int(p.name) for p in attempts.iterdir() if p.name.isdigit()), default=0)
+        while True:
+            number += 1
+            folder = self.trajectory.attempt(number)
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+
+    def staged(self, name: str) -> Path:
+        """A path inside the attempt at which a checkpoint is written before it is published."""
+        return self.folder / f"staged-{name}"
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._line({"type": "metrics", "step": step, "values": dict(values)})
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        self._line({"type": "evaluation", **record})
+
+    def _line(self, record: Mapping[str, Any]) -> None:
+        self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def close(self, done: Done) -> None:
+        """Make the metrics durable, then write ``DONE.json``."""
+        os.fsync(self._metrics.fileno())
+        self._metrics.close()
+        write_atomically(self.folder / "DONE.json", done.model_dump_json(indent=1))

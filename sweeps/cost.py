@@ -1,0 +1,163 @@
+"""What a plan costs, as a vector: epochs, images, useful FLOPs, hours, evaluations, GiB and files written.
+
+Hours come from the best of three sources, and the answer says which: step times of the same dynamics in the store; the
+calibration of this machine (`study doctor --calibrate`) scaled by FLOPs; nothing, and then the hours are None.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from meanflow_core.config import Dynamics, key_of
+from meanflow_core.flops import data_shape, forward_flops, parameter_count, step_flops
+from results.layout import Home
+from studies.errors import StudyError
+from sweeps.jobs import Job
+
+FILES_PER_CHECKPOINT = 4  # online, ema, optimiser, manifest
+FILES_PER_SNAPSHOT = 2
+FILES_PER_ATTEMPT = 4  # segment, metrics, log, DONE
+BYTES = 4  # fp32
+CLASSES = {"digits": 10, "gmm": 10}
+
+
+@dataclass
+class Rates:
+    """Seconds a step by `step_class`, FLOP/s by network name, seconds an evaluation by metric label, and on what they
+    were measured."""
+
+    seconds_per_step: dict[str, float] = field(default_factory=dict)
+    flops_per_s: dict[str, float] = field(default_factory=dict)
+    seconds_per_evaluation: dict[str, float] = field(default_factory=dict)
+    device: str | None = None
+    calibrated: str | None = None
+
+    def step_seconds(self, dynamics: Dynamics, device: str) -> tuple[float, str] | None:
+        """(seconds, where that comes from), or None if nothing is known."""
+        learned = self.seconds_per_step.get(step_class(dynamics, device))
+        if learned is not None:
+            return learned, "step times in the store"
+        flops, rate = step_flops(dynamics), self.flops_per_s.get(dynamics.network.name)
+        if flops is None or rate is None:
+            return None
+        return flops / rate, f"calibration on {self.device}"
+
+
+def step_class(dynamics: Dynamics, device: str) -> str:
+    """Dynamics whose steps take equally long on one kind of device: same network, data, batch, split and precision."""
+    return key_of(
+        [dynamics.network.canonical(), dynamics.data.canonical(), dynamics.batch_size, dynamics.v_rows,
+         dynamics.precision, [spec.canonical() for spec in dynamics.transforms], device]
+    )  # fmt: skip
+
+
+def learn(rates: Rates, step_times: Iterable[tuple[dict[str, Any], str, float]]) -> Rates:
+    """Add step times from the store: (resolved dynamics, device kind, seconds per step)."""
+    seen: dict[str, list[float]] = {}
+    for dynamics, device, seconds in step_times:
+        kind = "cpu" if device == "cpu" else "cuda"
+        seen.setdefault(step_class(Dynamics.model_validate(dynamics), kind), []).append(seconds)
+    rates.seconds_per_step |= {key: statistics.median(values) for key, values in seen.items()}
+    return rates
+
+
+def load_rates(home: Home) -> Rates:
+    """The calibration of this home, or empty rates. Raises: StudyError if the file is damaged."""
+    try:
+        record = json.loads(home.calibration.read_text())
+        return Rates(
+            flops_per_s={k: float(v) for k, v in record["flops_per_s"].items()},
+            device=str(record["device"]),
+            calibrated=str(record["calibrated"]),
+        )
+    except FileNotFoundError:
+        return Rates()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{home.calibration} is damaged ({error}); run `study doctor --calibrate` to write it anew"
+        ) from None
+
+
+@dataclass
+class Cost:
+    """What a set of jobs costs. ``gpu_hours`` are hours of one device of the kind named in ``hours_basis``; training and
+    evaluation apart. FLOPs are useful ones: 3F a v-row, 4F a u-row."""
+
+    epochs: float = 0.0
+    steps: int = 0
+    images: int = 0
+    v_flops: float = 0.0
+    u_flops: float = 0.0
+    gpu_hours: float | None = 0.0
+    evaluations: int = 0
+    evaluation_samples: int = 0
+    evaluation_flops: float = 0.0
+    evaluation_hours: float | None = 0.0
+    gib: float = 0.0
+    files: int = 0
+    hours_basis: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _add(total: float | None, more: float | None) -> float | None:
+    return None if total is None or more is None else total + more
+
+
+def cost_of(jobs: Sequence[Job], rates: Rates, steps_per_epoch: Mapping[str, int]) -> Cost:
+    """The cost of jobs.
+
+    Args:
+        steps_per_epoch: by trajectory key.
+    """
+    cost, bases = Cost(), set()
+    for job in jobs:
+        cost.files += FILES_PER_ATTEMPT
+        if job.kind == "train":
+            bases |= _add_training(cost, job, rates, steps_per_epoch[job.trajectory])
+        else:
+            _add_evaluations(cost, job, rates)
+    if cost.gpu_hours is None:
+        cost.hours_basis = "unknown: run `study doctor --calibrate`"
+    else:
+        cost.hours_basis = "; ".join(sorted(bases))
+    return cost
+
+
+def _add_training(cost: Cost, job: Job, rates: Rates, steps_per_epoch: int) -> set[str]:
+    d = job.dynamics
+    cost.epochs += job.steps / steps_per_epoch
+    cost.steps += job.steps
+    cost.images += job.steps * d.batch_size
+    f = forward_flops(d.network.params, data_shape(d)) or 0.0
+    cost.v_flops += 3.0 * f * d.v_rows * job.steps
+    cost.u_flops += 4.0 * f * (d.batch_size - d.v_rows) * job.steps
+    parameters = parameter_count(d.network.params, data_shape(d), CLASSES.get(d.data.name, _classes(d))) or 0
+    cost.gib += BYTES * parameters * (4 * len(job.full_steps) + len(job.snapshot_steps)) / 2**30
+    cost.files += FILES_PER_CHECKPOINT * len(job.full_steps) + FILES_PER_SNAPSHOT * len(job.snapshot_steps)
+    seconds = rates.step_seconds(d, "cpu" if job.device == "cpu" else "cuda")
+    cost.gpu_hours = _add(cost.gpu_hours, None if seconds is None else seconds[0] * job.steps / 3600)
+    return {seconds[1]} if seconds else set()
+
+
+def _classes(dynamics: Dynamics) -> int | None:
+    return getattr(dynamics.data.params, "classes", None)
+
+
+def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
+    f = forward_flops(job.dynamics.network.params, data_shape(job.dynamics)) or 0.0
+    for wanted in job.evaluations:
+        p = wanted.protocol
+        cost.evaluations += 1
+        cost.evaluation_samples += p.samples
+        cost.evaluation_flops += f * p.nfe * p.samples
+        learned = rates.seconds_per_evaluation.get(p.metric_label)
+        if learned is None:
+            rate = rates.flops_per_s.get(job.dynamics.network.name)
+            learned = None if rate is None else f * p.nfe * p.samples / rate
+        cost.evaluation_hours = _add(cost.evaluation_hours, None if learned is None else learned / 3600)

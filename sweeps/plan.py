@@ -1,0 +1,154 @@
+"""From a tree to the jobs that are missing: pure functions of the tree and of what is there already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from results.layout import Home
+from studies.schema import ResolvedStudy
+from sweeps.jobs import Job, WantedEvaluation
+from sweeps.tree import Node, Tree
+
+_STEP = re.compile(r"\d{9}")
+
+
+@dataclass
+class Inventory:
+    """What a home holds of each trajectory: steps with full checkpoints, steps with EMA weights, evaluations done."""
+
+    full: dict[str, set[int]] = field(default_factory=dict)
+    snapshots: dict[str, set[int]] = field(default_factory=dict)
+    evaluated: set[str] = field(default_factory=set)
+
+    def weights(self, trajectory: str) -> set[int]:
+        """Steps at which EMA weights can be had."""
+        return self.full.get(trajectory, set()) | self.snapshots.get(trajectory, set())
+
+
+def _steps(folder: Path) -> set[int]:
+    try:
+        return {int(p.name) for p in folder.iterdir() if _STEP.fullmatch(p.name)}
+    except FileNotFoundError:
+        return set()
+
+
+def take_inventory(home: Home, trajectories: Iterable[str], evaluated: Iterable[str]) -> Inventory:
+    """Look into a home. ``evaluated`` are the evaluation keys that the store holds."""
+    inventory = Inventory(evaluated=set(evaluated))
+    for key in trajectories:
+        folder = home.trajectory(key)
+        inventory.full[key] = _steps(folder.checkpoints)
+        inventory.snapshots[key] = _steps(folder.snapshots)
+    return inventory
+
+
+def wanted_evaluations(node: Node, evaluated: set[str]) -> dict[int, list[WantedEvaluation]]:
+    """By step, the evaluations of a node that are missing."""
+    missing = {
+        step: [
+            WantedEvaluation(evaluation=key, step=step, protocol=protocol)
+            for key, protocol in at.items()
+            if key not in evaluated
+        ]
+        for step, at in node.points.items()
+    }
+    return {step: wanted for step, wanted in sorted(missing.items()) if wanted}
+
+
+def train_pieces(node: Node, have: Inventory, evaluate_at: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The (start, stop] that must be trained so that every full checkpoint exists, and weights wherever something is
+    to be evaluated. Pieces never cross a branch point; each starts at the nearest earlier full checkpoint."""
+    full = have.full.get(node.key, set())
+    weights = have.weights(node.key)
+    need = sorted((node.full_steps - full) | {s for s in evaluate_at if s not in weights})
+    reached = {node.start_step, *full}
+    pieces = []
+    for low, high in pairwise(node.boundaries()):
+        inside = [step for step in need if low < step <= high]
+        if inside:
+            pieces.append((max(s for s in reached if s < inside[0]), inside[-1]))
+            reached.add(inside[-1])
+    initial_weights = 0 in need and node.start_step == 0
+    if initial_weights and (0 not in {start for start, _ in pieces}):
+        yield 0, 0
+    yield from pieces
+
+
+def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping[str, object]]) -> list[Job]:
+    """Every job that is left, parents before children, seed by seed, training before evaluation.
+
+    Args:
+        settings: what a node's study says of how to run (device, threads, logging), as fields of `Job`.
+    """
+    by_seed: dict[int, tuple[list[Job], list[Job]]] = {}
+    for node in tree:
+        train, evaluate = by_seed.setdefault(node.trajectory.seed, ([], []))
+        wanted = wanted_evaluations(node, have.evaluated)
+        t = node.trajectory
+        common = {
+            "trajectory": t.key,
+            "dynamics": t.dynamics,
+            "seed": t.seed,
+            "horizon_steps": t.horizon_steps,
+            "parent": t.parent,
+            **settings(node),
+        }
+        without_weights = [s for s in wanted if s not in have.weights(t.key)]
+        for start, stop in train_pieces(node, have, without_weights):
+            train.append(
+                Job.model_validate(
+                    {
+                        **common,
+                        "kind": "train",
+                        "start_step": start,
+                        "stop_step": stop,
+                        "full_steps": [stop] if stop in node.full_steps else [],
+                        "snapshot_steps": [
+                            s
+                            for s in sorted(node.points)
+                            if (start < s <= stop or s == start == 0) and s not in node.full_steps
+                        ],
+                    }
+                )
+            )
+        evaluate.extend(_evaluate_jobs(node, wanted, common))
+    return [job for _, lists in sorted(by_seed.items()) for jobs in lists for job in jobs]
+
+
+def _evaluate_jobs(
+    node: Node, wanted: Mapping[int, list[WantedEvaluation]], common: Mapping[str, object]
+) -> Iterator[Job]:
+    """One job a segment, so that evaluating begins as soon as a segment is trained."""
+    bounds = node.boundaries()
+    groups: dict[int, list[WantedEvaluation]] = {}
+    for step, evaluations in wanted.items():
+        later = [b for b in bounds[1:] if b >= step]
+        groups.setdefault(later[0] if later else step, []).extend(evaluations)
+    for _, evaluations in sorted(groups.items()):
+        steps = [e.step for e in evaluations]
+        yield Job.model_validate(
+            {
+                **common,
+                "kind": "evaluate",
+                "start_step": min(steps),
+                "stop_step": max(steps),
+                "evaluations": evaluations,
+            }
+        )
+
+
+def job_settings(study: ResolvedStudy) -> dict[str, object]:
+    """What a study says of how its jobs are run; none of it is part of any key."""
+    every = study.checkpoint_every_epochs
+    return {
+        "log_every_steps": study.log_every_steps,
+        "checkpoint_every_steps": every * study.steps_per_epoch if every else None,
+        "observers": study.observers,
+        "divergence": study.divergence,
+        "device": study.device,
+        "threads": study.threads,
+    }

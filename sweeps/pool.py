@@ -1,0 +1,210 @@
+"""The local backend: a pool of spawned processes, each doing one job at a time.
+
+Parent and workers exchange JSON over pipes. A worker that dies is noticed by its sentinel and replaced; a worker whose
+parent dies ends itself. This module imports no torch: only the workers do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from results.layout import Home
+from sweeps.jobs import EXIT_PREEMPTED, Job
+
+STOP_GRACE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """News from a worker: ``started`` and ``progress`` while a job runs, then one of the others.
+
+    ``lost`` means that the process died without a word (killed, or out of memory).
+    """
+
+    kind: Literal["started", "progress", "done", "failed", "preempted", "busy", "lost"]
+    job: Job
+    step: int = 0
+    reason: str | None = None
+    log: str | None = None
+
+
+class _Worker:
+    def __init__(self, home: Home) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, str(home.root)), daemon=False)
+        self.process.start()
+        theirs.close()
+        self.job: Job | None = None
+        self.log: str | None = None
+
+    def give(self, job: Job) -> None:
+        self.job, self.log = job, None
+        self.connection.send_bytes(job.model_dump_json().encode())
+
+    def read(self) -> Event | None:
+        """The next event of this worker; ``lost`` if it died with a job, None if it died idle."""
+        job = self.job
+        try:
+            message = json.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            self.process.join(timeout=5)
+            self.job = None
+            if job is None:
+                return None
+            return Event("lost", job, reason=_death(self.process.exitcode), log=self.log)
+        assert job is not None
+        event = Event(job=job, **message)
+        if event.kind == "started":
+            self.log = event.log
+        elif event.kind != "progress":
+            self.job = None
+        return event
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its process was killed by {signal.Signals(-code).name}"
+    return f"its process ended with status {code}"
+
+
+class Pool:
+    """Up to ``workers`` processes. Use as a context manager: leaving it stops them."""
+
+    def __init__(self, home: Home, workers: int) -> None:
+        self.home, self.size = home, workers
+        self._workers: list[_Worker] = []
+
+    def idle(self) -> int:
+        """How many more jobs can be given now."""
+        return self.size - sum(worker.job is not None for worker in self._workers)
+
+    def running(self) -> list[Job]:
+        return [worker.job for worker in self._workers if worker.job is not None]
+
+    def submit(self, job: Job) -> None:
+        """Give a job to an idle worker, starting one if need be."""
+        worker = next((w for w in self._workers if w.job is None and w.process.is_alive()), None)
+        if worker is None:
+            worker = _Worker(self.home)
+            self._workers.append(worker)
+        try:
+            worker.give(job)
+        except OSError:  # it died idle a moment ago
+            self._workers.remove(worker)
+            worker.job = None
+            self.submit(job)
+
+    def wait(self, timeout: float) -> list[Event]:
+        """Events that have come, waiting up to ``timeout`` seconds for the first."""
+        ready = wait([w.connection for w in self._workers], timeout)
+        events = []
+        for worker in list(self._workers):
+            if worker.connection in ready:
+                event = worker.read()
+                if event is not None:
+                    events.append(event)
+                if not worker.process.is_alive() and worker.job is None:
+                    self._workers.remove(worker)
+                    worker.connection.close()
+        return events
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> list[Event]:
+        """Ask every worker to stop at a step boundary and save; kill what does not in time. Returns the last events."""
+        for worker in self._workers:
+            if worker.process.is_alive() and worker.process.pid:
+                os.kill(worker.process.pid, signal.SIGTERM)
+        events, deadline = [], time.monotonic() + grace_s
+        while self.running() and time.monotonic() < deadline:
+            events += self.wait(0.2)
+        self.close()
+        return events
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.connection.close()
+            if worker.job is not None and worker.process.is_alive():
+                worker.process.kill()
+            worker.process.join(timeout=10)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def end_with_parent(interval_s: float = 0.5) -> None:
+    """End this process as soon as its parent is gone. Polling works everywhere, whoever kills the parent."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(interval_s)
+        os._exit(EXIT_PREEMPTED)
+
+    threading.Thread(target=watch, daemon=True, name="parent watch").start()
+
+
+def _log_to(path: Path) -> None:
+    """Send everything this process prints, C libraries included, to an attempt's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _serve(connection: Connection, home: str) -> None:
+    """Body of a worker process: one job after another until the pipe closes."""
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    end_with_parent()
+    _log_to(Path(os.devnull))
+    from sweeps.worker import run_job
+
+    def tell(kind: str, **fields: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            connection.send_bytes(json.dumps({"kind": kind, **fields}).encode())
+
+    while not stop.is_set():
+        if not connection.poll(0.2):
+            continue
+        try:
+            job = Job.model_validate_json(connection.recv_bytes())
+        except (EOFError, OSError):
+            return
+        last = [0.0]
+
+        def progress(step: int, last: list[float] = last) -> None:
+            if time.monotonic() - last[0] > 0.5:
+                last[0] = time.monotonic()
+                tell("progress", step=step)
+
+        def begun(attempt: Any) -> None:
+            _log_to(attempt.log_path)
+            tell("started", log=str(attempt.log_path))
+
+        try:
+            status, reason, log = run_job(Home(Path(home)), job, progress, stop.is_set, begun)
+        except Exception as error:  # e.g. a full disk before the attempt could record anything
+            status, reason, log = "failed", f"{type(error).__name__}: {error}", None
+        tell(status, reason=reason, log=str(log) if log else None)

@@ -1,0 +1,100 @@
+"""What a run was made of: commit, uncommitted changes, untracked source, packages, machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SOURCE = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "meanflow-study numpy scipy torch torchvision torch-fidelity safetensors scikit-learn pandas sqlalchemy alembic "
+    "pydantic ruamel.yaml matplotlib seaborn ray submitit"
+).split()
+MAX_UNTRACKED_BYTES = 8 * 2**20
+SOURCE_SUFFIXES = {".py", ".yaml", ".yml", ".toml", ".md", ".json", ".cfg", ".sh"}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """A JSON-ready record and the files that go beside it."""
+
+    record: dict[str, Any]
+    files: dict[str, bytes]
+
+
+def _git(*args: str) -> bytes | None:
+    try:
+        done = subprocess.run(["git", "-C", str(SOURCE), *args], capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _is_checkout() -> bool:
+    """Whether our source is the top of a git checkout (and not, say, site-packages inside somebody's)."""
+    top = _git("rev-parse", "--show-toplevel")
+    return top is not None and Path(os.fsdecode(top).strip()).resolve() == SOURCE
+
+
+def _untracked() -> tuple[bytes, list[str]]:
+    """(tar.gz of untracked source, names left out because of their size or kind)."""
+    names = [n for n in os.fsdecode(_git("ls-files", "-z", "--others", "--exclude-standard") or b"").split("\0") if n]
+    buffer, left_out, total = io.BytesIO(), [], 0
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name in sorted(names):
+            path = SOURCE / name
+            size = path.stat().st_size if path.is_file() else 0
+            if path.suffix not in SOURCE_SUFFIXES or total + size > MAX_UNTRACKED_BYTES:
+                left_out.append(name)
+                continue
+            total += size
+            tar.add(path, arcname=name)
+    return (buffer.getvalue() if total else b""), left_out
+
+
+def package_versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs, without the user's name."""
+    return {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": sys.version.split()[0],
+    }
+
+
+def collect() -> Provenance:
+    """Take the snapshot. Outside a git checkout, the installed version stands for the commit."""
+    record: dict[str, Any] = {"packages": package_versions(), "machine": machine(), "commit": None, "dirty": None}
+    files: dict[str, bytes] = {}
+    if _is_checkout():
+        record["commit"] = os.fsdecode(_git("rev-parse", "HEAD") or b"").strip() or None
+        patch = _git("diff", "HEAD", "--binary") or b""
+        untracked, left_out = _untracked()
+        record |= {"dirty": bool(patch or untracked), "untracked_left_out": left_out}
+        if patch:
+            files["source.patch"] = patch
+        if untracked:
+            files["untracked.tar.gz"] = untracked
+    return Provenance(record, files)

@@ -1,0 +1,101 @@
+"""The tree of trajectories of all arms asked for, prefixes shared, and what is saved by sharing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from meanflow_core.config import Checkpoint, Protocol
+from studies.arms import Arm, Point, Trajectory
+
+
+@dataclass
+class Node:
+    """One trajectory with everything that is wanted of it. Steps count from the root."""
+
+    trajectory: Trajectory
+    study: str  # the first study that wants it; decides how it is run, never what
+    steps_per_epoch: int
+    stop_step: int = 0
+    paper_stop_step: int = 0  # how far the paper's own arms go; the rest is for our controls
+    full_steps: set[int] = field(default_factory=set)
+    points: dict[int, dict[str, Protocol]] = field(default_factory=dict)  # step → evaluation key → protocol
+
+    @property
+    def key(self) -> str:
+        return self.trajectory.key
+
+    @property
+    def start_step(self) -> int:
+        return self.trajectory.start_step
+
+    def boundaries(self) -> list[int]:
+        """Where its segments meet: its start, every branch point and end."""
+        return sorted({self.start_step, *self.full_steps})
+
+
+@dataclass
+class Tree:
+    """Trajectories by key; parents stand before their children."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def segments(self) -> int:
+        """Number of pieces between branch points."""
+        return sum(len(node.boundaries()) - 1 for node in self if node.stop_step > node.start_step)
+
+    def evaluations(self) -> int:
+        return sum(len(at) for node in self for at in node.points.values())
+
+
+def build_tree(arms: Iterable[Arm], steps_per_epoch: Mapping[str, int]) -> Tree:
+    """Merge arms into a tree.
+
+    Args:
+        steps_per_epoch: of each study, by name.
+    """
+    tree = Tree()
+    for arm in sorted(arms, key=lambda a: a.seed):
+        spe = steps_per_epoch[arm.study]
+        for stage in arm.stages:
+            node = tree.nodes.setdefault(stage.trajectory.key, Node(stage.trajectory, arm.study, spe))
+            node.stop_step = max(node.stop_step, stage.stop_step)
+            if not arm.control:
+                node.paper_stop_step = max(node.paper_stop_step, stage.stop_step)
+            if parent := stage.trajectory.parent:
+                tree.nodes[parent.trajectory].full_steps.add(parent.step)
+        if arm.stages:
+            last = arm.stages[-1]
+            tree.nodes[last.trajectory.key].full_steps.add(last.stop_step)
+        for point in arm.points:
+            _want(tree, point)
+    return tree
+
+
+def _want(tree: Tree, point: Point) -> None:
+    at: Checkpoint = point.checkpoint
+    tree.nodes[at.trajectory].points.setdefault(at.step, {})[point.evaluation] = point.protocol
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Epochs per seed: what the paper's arms cost one by one, what they cost with prefixes shared, and what our own
+    control arms add to that."""
+
+    naive: float
+    planned: float
+    control: float
+
+
+def count_epochs(arms: Iterable[Arm], tree: Tree, seeds: int) -> Epochs:
+    """Means over seeds (all seeds cost the same). An epoch wanted by several counts once, for the paper's first."""
+    naive = sum(arm.epochs for arm in arms if not arm.control)
+    planned = control = 0.0
+    for node in tree:
+        paper_steps = max(0, node.paper_stop_step - node.start_step)
+        planned += paper_steps / node.steps_per_epoch
+        control += (node.stop_step - node.start_step - paper_steps) / node.steps_per_epoch
+    return Epochs(naive / seeds, planned / seeds, control / seeds)

@@ -1,0 +1,85 @@
+"""Does training n + m steps equal training n, saving, restoring and training m? Bitwise, on real dynamics."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from meanflow_core.checkpoint import Parts, load_checkpoint, write_checkpoint
+from meanflow_core.config import Dynamics, key_of
+from meanflow_core.trainer import Trainer
+from sweeps.session import Session
+from sweeps.worker import device_name
+
+
+def _trainer(dynamics: Dynamics, seed: int, horizon: int | None, device: torch.device) -> Trainer:
+    return Trainer(dynamics, seed, horizon_steps=horizon, device=device)
+
+
+def _advance(trainer: Trainer, steps: int) -> None:
+    for _ in range(steps):
+        trainer.advance()
+
+
+def differing(a: Parts, b: Parts) -> list[str]:
+    """Names of the tensors that are not bitwise equal (NaN equals NaN of the same bits)."""
+    names = []
+    for part in sorted(set(a) | set(b)):
+        left, right = a.get(part, {}), b.get(part, {})
+        for name in sorted(set(left) | set(right)):
+            x, y = left.get(name), right.get(name)
+            same = x is not None and y is not None and x.dtype == y.dtype and x.shape == y.shape
+            if not same or x.cpu().numpy().tobytes() != y.cpu().numpy().tobytes():  # type: ignore[union-attr]
+                names.append(f"{part}/{name}")
+    return names
+
+
+def verify_dynamics(
+    dynamics: Dynamics, seed: int, horizon: int | None, first: int, second: int, device: torch.device, scratch: Path
+) -> list[str]:
+    """Names of the tensors in which the two ways differ; empty if none does."""
+    whole = _trainer(dynamics, seed, horizon, device)
+    _advance(whole, first + second)
+    before = _trainer(dynamics, seed, horizon, device)
+    _advance(before, first)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        place = Path(folder) / "checkpoint"
+        write_checkpoint(place, before.parts(), {"step": first})
+        after = _trainer(dynamics, seed, horizon, device)
+        after.restore(load_checkpoint(place, device=device).parts, first)
+    _advance(after, second)
+    return differing(whole.parts(), after.parts())
+
+
+def verify_session(session: Session, first: int, second: int, scratch: Path) -> list[dict[str, Any]]:
+    """One record a distinct dynamics of the session's first study, on the device that its scale would use."""
+    study = session.studies[0]
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(auto if study.device == "auto" else study.device)
+    torch.set_num_threads(study.threads)
+    stages: dict[str, tuple[Dynamics, int | None, set[str]]] = {}
+    for arm in session.arms:
+        for stage in arm.stages:
+            t = stage.trajectory
+            key = key_of([t.dynamics.canonical(), t.horizon_steps])
+            stages.setdefault(key, (t.dynamics, t.horizon_steps, set()))[2].add(
+                f"{stage.name} (fm_ratio {t.dynamics.fm_ratio:g})"
+            )
+    records = []
+    base = scratch if scratch.is_dir() else Path(tempfile.gettempdir())
+    with threadpool_limits(study.threads):
+        for dynamics, horizon, names in stages.values():
+            bad = verify_dynamics(dynamics, study.seeds[0], horizon, first, second, device, base)
+            records.append(
+                {
+                    "stages": ", ".join(sorted(names)),
+                    "device": device_name(device),
+                    "equal": not bad,
+                    "differing": bad,
+                }
+            )
+    return records

@@ -1,0 +1,118 @@
+"""From a store to files: with `results.queries` replaced by synthetic answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reports.build import build_claims, build_figure
+from reports.errors import NothingToReport, ReportError
+from results import queries
+from results.layout import Home
+
+from .synthetic import FakeRun
+from .test_claims import case
+
+
+class Store:
+    """Answers in place of `results.queries`; ``engine`` is never touched."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seeds: int = 4) -> None:
+        resolved, self.frame, self.protocols = case(range(seeds))
+        self.runs = {"cpu": FakeRun(config=resolved.model_dump(mode="json"), seeds=list(range(seeds)))}
+        monkeypatch.setattr(queries, "latest_run", self.latest_run)
+        monkeypatch.setattr(queries, "evaluations", lambda engine, **k: self.frame)
+        monkeypatch.setattr(queries, "protocols", lambda engine: self.protocols)
+
+    def latest_run(self, engine: Any, **k: Any) -> FakeRun | None:
+        if k["study"] != "obs_v_then_u" or k["variant"] is not None:
+            return None
+        return self.runs.get(k["scale"] or "cpu")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+ENGINE: Any = None
+
+
+def test_figure(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(monkeypatch)
+    report = build_figure(ENGINE, home, study="obs_v_then_u", out=tmp_path / "out")
+    assert report.files[0] == tmp_path / "out" / "obs_v_then_u_cpu.png" and report.files[0].exists()
+    assert report.missing == [] and report.run.run in report.chosen and "the latest" in report.chosen
+    chosen = build_figure(ENGINE, home, study="obs_v_then_u", scale="cpu", out=tmp_path / "out").chosen
+    assert "the latest" not in chosen
+
+
+@pytest.mark.parametrize("more", [{"study": "other"}, {"scale": "gpu"}, {"variant": "mine"}])
+def test_no_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]) -> None:
+    Store(monkeypatch)
+    asked = {"study": "obs_v_then_u", **more}
+    with pytest.raises(NothingToReport, match="no run of .*run `study run") as error:
+        build_figure(ENGINE, home, out=tmp_path / "out", **asked)  # type: ignore[arg-type]
+    assert str(home.root) in str(error.value) and str(next(iter(more.values()))) in str(error.value)
+    with pytest.raises(NothingToReport):
+        build_claims(ENGINE, home, **asked)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_measured_writes_nothing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    store.frame["value"] = np.nan
+    with pytest.raises(NothingToReport, match="no measured point"):
+        build_figure(ENGINE, home, study="obs_v_then_u", out=tmp_path / "out")
+    with pytest.raises(NothingToReport, match="no measured point"):
+        build_claims(ENGINE, home, study="obs_v_then_u")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_configuration_of_another_version(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    store.runs["cpu"] = replace(store.runs["cpu"], config={"study": "obs_v_then_u"})
+    with pytest.raises(ReportError, match="cannot be read by this version"):
+        build_claims(ENGINE, home, study="obs_v_then_u")
+
+
+def test_shown_verdicts_are_recorded_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    assert build_claims(ENGINE, home, study="obs_v_then_u", record=False).flags == []
+    assert not home.verdicts.exists()
+    first = build_claims(ENGINE, home, study="obs_v_then_u")
+    whole = home.verdicts.read_bytes()
+    assert len(whole.splitlines()) == len(first.verdicts) == 4
+    store.runs["cpu"] = replace(store.runs["cpu"], run="20261121T000000-000000")  # the same again
+    assert build_claims(ENGINE, home, study="obs_v_then_u").flags == []
+    assert home.verdicts.read_bytes() == whole
+
+    home.verdicts.write_bytes(whole + b'{"study": "obs_v')  # the next line was cut off
+    more = Store(monkeypatch, seeds=6)
+    more.runs["paper"] = FakeRun(run="PAPER")
+    report = build_claims(ENGINE, home, study="obs_v_then_u")
+    assert len(report.flags) == 4 and "seeds were added (2, now 6)" in report.flags[0]
+    assert "PAPER" in report.verdicts[0].paper_scale
+    lines = home.verdicts.read_bytes()
+    assert lines.startswith(whole) and len([json.loads(line) for line in lines.splitlines()]) == 8
+    assert len(build_claims(ENGINE, home, study="obs_v_then_u").flags) == 4  # the flag stays
+
+    home.verdicts.write_bytes(b"{nonsense}\n" + whole)
+    with pytest.raises(ReportError, match="line 1: not JSON"):
+        build_claims(ENGINE, home, study="obs_v_then_u")
+
+
+def test_no_torch() -> None:
+    code = (
+        "import reports.build, reports.claims, reports.curves, reports.files, reports.text, sys; "
+        "print([m for m in ('torch', 'ray', 'submitit', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
+
+from reports import words
+from reports.curves import CSV_COLUMNS, Drawing, draw_curves
+from reports.errors import NothingToReport, ReportError
+from reports.files import save_figure
+from reports.frames import Reading
+from reports.page import Page
+
+from .synthetic import FakeRun
+from .test_claims import case
+
+
+def drawing(seeds: int = 4, scale: str = "cpu") -> Drawing:
+    return draw_curves(*case(range(seeds), scale=scale), FakeRun())
+
+
+def texts(figure: Drawing) -> str:
+    return " ".join(text.get_text() for text in figure.figure.findobj(Text))
+
+
+def assert_nothing_cut_or_overlapping(figure: Drawing) -> None:
+    """Every text lies on the page, and no line of text touches another or the axes."""
+    renderer = FigureCanvasAgg(figure.figure).get_renderer()
+    page = figure.figure.bbox
+    everything = [t for t in figure.figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    boxes = [t.get_window_extent(renderer) for t in everything if not t.get_text().startswith("MEANINGLESS")]
+    inside = [b for b in boxes if b.width > 0]
+    for box in inside:
+        assert box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1
+    lines = [t.get_window_extent(renderer) for t in figure.figure.texts]
+    frames = [ax.get_tightbbox(renderer) for ax in figure.figure.axes]
+    frames += [legend.get_window_extent(renderer) for legend in figure.figure.legends]
+    for i, line in enumerate(lines):
+        for other in [*lines[i + 1 :], *frames]:
+            # glyph boxes of neighbouring lines may touch by a pixel
+            gap_x = max(line.x0, other.x0) - min(line.x1, other.x1)
+            gap_y = max(line.y0, other.y0) - min(line.y1, other.y1)
+            assert gap_x > -1.5 or gap_y > -1.5, (line, other)
+    for i, frame in enumerate(frames):
+        assert not any(frame.overlaps(other) for other in frames[i + 1 :])
+
+
+def test_files(tmp_path: Path) -> None:
+    drawn = drawing()
+    files = save_figure(drawn, tmp_path / "new", "fig")
+    assert [f.name for f in files] == ["fig.png", "fig.pdf", "fig.svg", "fig.csv"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(
+        f.name for f in files
+    )  # no temporary left
+    with Image.open(files[0]) as image:
+        assert image.width == 1600 and image.height > 1000
+        assert len(np.unique(np.asarray(image.convert("L")))) > 100
+    table = pd.read_csv(files[3])
+    assert list(table.columns) == CSV_COLUMNS
+    assert table["value"].tolist() == drawn.points["value"].tolist()
+
+
+def test_csv_is_what_is_drawn() -> None:
+    resolved, frame, protocols = case(range(3))
+    drawn = draw_curves(resolved, frame, protocols, FakeRun())
+    wanted = frame[(frame["metric"] == "frechet_pixel") & (frame["nfe"] == 1)]
+    assert len(drawn.points) == len(wanted) and set(drawn.points["nfe"]) == {1}
+    assert set(drawn.points["evaluation"]) == set(wanted["evaluation"])
+    # the mean at the end of arm v20 in panel b, read off the axes
+    ends = drawn.points[drawn.points["panel"].eq("bottom") & drawn.points["arm"].eq("v20")]
+    mean = ends[ends["epoch"] == 80]["value"].mean()
+    lasts = [line.get_ydata()[-1] for line in drawn.figure.axes[1].lines if line.get_linewidth() > 1.5]
+    assert any(np.isclose(last, mean) for last in lasts)
+    # one polyline of single seeds for each stage of each arm
+    assert {
+        len(c.get_segments()) for c in drawn.figure.axes[1].collections if hasattr(c, "get_segments")
+    } == {3}
+
+
+def test_equal_drawings_give_equal_bytes(tmp_path: Path) -> None:
+    first = save_figure(drawing(), tmp_path / "a", "fig")
+    with mpl.rc_context({"font.size": 10.0, "svg.hashsalt": None}):
+        second = save_figure(drawing(), tmp_path / "b", "fig")
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+
+
+def test_saving_replaces_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {f: f.read_bytes() for f in save_figure(drawing(2), tmp_path, "fig")}
+    broken = drawing(3)
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_figure(broken, tmp_path, "fig")
+    assert {f: f.read_bytes() for f in tmp_path.iterdir()} == before
+
+
+def test_caption_says_what_is_missing() -> None:
+    resolved, frame, protocols = case(range(4))
+    lost = (frame["arm"] == "v20") & (frame["panel"] == "top") & frame["seed"].isin([1, 2])
+    frame.loc[lost & (frame["stage_epoch"] >= 30), "value"] = np.nan
+    drawn = draw_curves(resolved, frame, protocols, FakeRun())
+    assert drawn.missing == ["top v20: 8 points (seeds 1–2)"]
+    said = texts(drawn)
+    assert "8 of 420 points not measured yet: top v20: 8 points (seeds 1–2)." in said
+    assert "2 to 4 of 4 seeds a point" in said
+    assert_nothing_cut_or_overlapping(drawn)
+
+
+def test_half_finished_study(tmp_path: Path) -> None:
+    resolved, frame, protocols = case(range(3))
+    frame.loc[(frame["panel"] == "bottom") | (frame["seed"] > 0) | (frame["epoch"] > 10), "value"] = np.nan
+    drawn = draw_curves(resolved, frame, protocols, FakeRun())
+    assert len(save_figure(drawn, tmp_path, "fig")) == 4 and len(drawn.missing) == 11
+    assert_nothing_cut_or_overlapping(drawn)
+
+
+def test_everything_that_must_be_said_is_said() -> None:
+    drawn = drawing()
+    said = texts(drawn)
+    for part in (
+        "1-NFE Fréchet distance, pixel space", "epochs from the root (40 steps each)", "4 seeds at every point",
+        "5000 samples", "EMA weights", "20261120T120501-1a2b3c of 2026-11-20", "Fig. 2, Sec. 4.1, App. A",
+        "mlp (width", "joint (control)", "ordinary MeanFlow training", "Assumptions at this scale",
+    ):  # fmt: skip
+        assert part in said, part
+    resolved = case([0])[0]
+    for assumption in (*resolved.assumptions, *resolved.scale_assumptions):
+        assert " ".join(assumption.split()[:4]) in said
+    assert "MEANINGLESS" not in said
+    assert_nothing_cut_or_overlapping(drawn)
+
+
+def test_meaningless_is_said_loudly() -> None:
+    drawn = drawing(1, "smoke")
+    assert texts(drawn).count("MEANINGLESS") == 5  # on four axes and in the heading
+    assert "One seed: no interval" in texts(drawn)
+    assert_nothing_cut_or_overlapping(drawn)
+
+
+def test_layout_holds_at_any_length() -> None:
+    resolved, frame, protocols = case(range(2))
+    long = "word $x^ a_very_long_word_" + "x" * 300 + " " + "many more words " * 60
+    update = {
+        "title": long,
+        "assumptions": (long,) * 5,
+        "scale_assumptions": (),
+        "panels": {k: p.model_copy(update={"title": long}) for k, p in resolved.panels.items()},
+    }
+    assert_nothing_cut_or_overlapping(
+        draw_curves(resolved.model_copy(update=update), frame, protocols, FakeRun())
+    )
+
+
+def test_one_panel_and_many_arms() -> None:
+    resolved, frame, protocols = case(range(2))
+    top = resolved.model_copy(update={"panels": {"top": resolved.panels["top"]}})
+    rows = frame[frame["panel"] == "top"]
+    many = [
+        rows[rows["arm"] == "v20"].assign(
+            arm=f"v{n}", attributes=[{"v_epochs": n}] * (rows["arm"] == "v20").sum()
+        )
+        for n in range(30)
+    ]
+    drawn = draw_curves(top, pd.concat(many), protocols, FakeRun())
+    assert len(drawn.figure.axes) == 2
+    assert_nothing_cut_or_overlapping(drawn)
+
+
+def test_small_ranges_are_linear() -> None:
+    resolved, frame, protocols = case(range(2))
+    drawn = draw_curves(resolved, frame.assign(value=frame["value"] % 3 - 1), protocols, FakeRun())
+    assert [ax.get_yscale() for ax in drawn.figure.axes] == ["linear", "linear"]
+    assert_nothing_cut_or_overlapping(drawn)
+
+
+def test_nothing_measured() -> None:
+    resolved, frame, protocols = case([0])
+    with pytest.raises(NothingToReport, match=r"no measured point.*study run obs_v_then_u --scale cpu"):
+        draw_curves(resolved, frame.assign(value=np.nan), protocols, FakeRun())
+    with pytest.raises(ReportError, match="declares no figure"):
+        draw_curves(resolved.model_copy(update={"figure": None}), frame, protocols, FakeRun())
+
+
+@pytest.mark.parametrize(
+    "metric, nfe, solver, said",
+    [
+        ("frechet_pixel", 1, "jump", "1-NFE Fréchet distance, pixel space"),
+        ("frechet_pixel", 32, "euler", "32-NFE (euler) Fréchet distance, pixel space"),
+        ("kid_digits_cnn", 1, "jump", "1-NFE kernel distance (KID), digits-CNN features"),
+        ("v_error", 1, "jump", "relative error of v"),
+        ("u_error[0.1,0.3]", 1, "jump", "relative error of u, Δt from 0.1 to 0.3"),
+        ("u_error[1,1]", 1, "jump", "relative error of u, Δt = 1"),
+        ("mine", 1, "jump", "mine"),
+    ],
+)
+def test_metric_words(metric: str, nfe: int, solver: str, said: str) -> None:
+    assert words.metric_words(Reading("k", metric, nfe, solver, 10, "ema")) == said
+
+
+def test_ranges_and_wrapping() -> None:
+    assert words.ranges([7, 0, 1, 2, 3]) == "0–3, 7"
+    assert Page(4).wrap("a b c", 3, 8) == ["a b c"]
+    lines = Page(4).wrap("x" * 200 + " y", 1, 8)
+    assert len(lines) > 5 and "".join(lines).replace(" ", "") == "x" * 200 + "y"
