@@ -348,7 +348,7 @@ def generic_jvp(
         return result
 
     with sdpa_kernel(SDPBackend.MATH):
-        value, derivative = torch.func.jvp(
+        out: tuple[Tensor, Tensor] = torch.func.jvp(  # type: ignore[assignment]
             of_moving, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving)
         )
-    return value, derivative.detach()
+    return out[0], out[1].detach()

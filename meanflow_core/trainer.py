@@ -81,7 +81,7 @@ class Trainer:
         r, t = self.times.draw(d.batch_size, self._rng("times")(step))
         n = d.v_rows
         r = torch.cat([t[:n], r[n:]])
-        if y is not None and d.label_dropout > 0:
+        if y is not None and self.data.num_classes is not None and d.label_dropout > 0:
             dropped = torch.rand(y.shape, generator=self._rng("labels")(step), device=self.device) < d.label_dropout
             y = torch.where(dropped, self.data.num_classes, y)
         batch = Batch(x, eps, r, t, y, n)

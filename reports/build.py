@@ -108,9 +108,7 @@ def build_claims(
     return ClaimsReport(verdicts, said, stored.run, stored.chosen)
 
 
-def load(
-    engine: Engine, home: Home, *, study: str, scale: str | None = None, variant: str | None = None
-) -> Stored:
+def load(engine: Engine, home: Home, *, study: str, scale: str | None = None, variant: str | None = None) -> Stored:
     """The latest run of a study (at a scale, if given) and what is measured of it.
 
     Raises: NothingToReport where there is no such run; ReportError where its configuration cannot be read.
@@ -122,9 +120,7 @@ def load(
         at = f" at scale '{scale}'" if scale else ""
         of = f" (variant '{variant}')" if variant else ""
         option = f" --scale {scale}" if scale else ""
-        raise NothingToReport(
-            f"no run of '{study}'{of}{at} in {home.root}: run `study run {study}{option}` first"
-        )
+        raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}: run `study run {study}{option}` first")
     try:
         resolved = ResolvedStudy.model_validate(run.config)
     except ValidationError as error:

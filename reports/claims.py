@@ -153,8 +153,4 @@ def _paper_scale(scale: str, paper_run: str | None) -> str:
     """Whether the paper's own scale, which is another question, was run."""
     if scale == "paper":
         return "this is the paper's scale"
-    return (
-        f"at the paper's scale: run {paper_run}, judged apart"
-        if paper_run
-        else "at the paper's scale: not run"
-    )
+    return f"at the paper's scale: run {paper_run}, judged apart" if paper_run else "at the paper's scale: not run"

@@ -64,13 +64,9 @@ def add_panels(page: Page, look: Look) -> None:
     width = (page.width - LEFT - MARGIN - GAP * (per_row - 1)) / per_row
     for first in range(0, len(names), per_row):
         row = [(LEFT + i * (width + GAP), name) for i, name in enumerate(names[first : first + per_row])]
-        page.y = 0.06 + max(
-            page.text(_panel_title(look.study, name), x=x, width=width, size=9.5) for x, name in row
-        )
+        page.y = 0.06 + max(page.text(_panel_title(look.study, name), x=x, width=width, size=9.5) for x, name in row)
         for x, name in row:
-            _finish(
-                _panel(page.axes(x, width, HEIGHT), look, name), page, look, labelled=x == LEFT, ends=False
-            )
+            _finish(_panel(page.axes(x, width, HEIGHT), look, name), page, look, labelled=x == LEFT, ends=False)
         page.y += HEIGHT + (BETWEEN if look.log else BELOW)
         if look.log:
             for x, name in row:
@@ -168,9 +164,7 @@ def legend_handles(look: Look) -> list[Line2D | Patch]:
         line.set(marker=style.marker, markersize=4, markeredgewidth=0)
         handles.append(line)
     for arm in dict.fromkeys(look.drawn["arm"][look.drawn["control"].astype(bool)]):
-        handles.append(
-            Line2D([], [], color=GREY, ls="-.", marker="x", markersize=4, label=f"{arm} (control)")
-        )
+        handles.append(Line2D([], [], color=GREY, ls="-.", marker="x", markersize=4, label=f"{arm} (control)"))
     for stage in dict.fromkeys(look.drawn["stage"]):
         if stage != look.figure.stage:
             handles.append(Line2D([], [], color=GREY, ls="--", linewidth=1.0, label=stage))

@@ -79,9 +79,7 @@ def page_trend(sample: Sample) -> Trend | None:
     means = values.mean(axis=0)
     later = [
         Level(level=level, arm=arm, mean=mean, difference=mean - means[0], p=p_value, p_holm=p_holm)
-        for level, arm, mean, p_value, p_holm in zip(
-            levels[1:], sample.arms[1:], means[1:], p, st.holm(p), strict=True
-        )
+        for level, arm, mean, p_value, p_holm in zip(levels[1:], sample.arms[1:], means[1:], p, st.holm(p), strict=True)
     ]
     return Trend(
         p_forward=rises if sign > 0 else falls,
@@ -134,9 +132,7 @@ def _decide_trend(trend: Trend | None, alpha: float) -> tuple[Judgement, str]:
     return "undecided", f"Page's test sees a trend in neither direction (p = {trend.p_forward:.2g})"
 
 
-def trend_notes(
-    trend: Trend, verdict: Judgement, sample: Sample, interval: st.Interval | None
-) -> tuple[str, ...]:
+def trend_notes(trend: Trend, verdict: Judgement, sample: Sample, interval: st.Interval | None) -> tuple[str, ...]:
     """What a reader of a decided trend should know besides its p."""
     if verdict == "undecided":
         return ()

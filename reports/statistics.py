@@ -133,9 +133,7 @@ def t_band(values: Array, confidence: float = 0.95) -> tuple[Array, Array, Array
     n = measured.sum(axis=0)
     mean = np.where(measured, values, 0.0).sum(axis=0) / np.where(n, n, 1)
     variance = np.where(measured, (values - mean) ** 2, 0.0).sum(axis=0) / np.where(n > 1, n - 1, 1)
-    half = stats.t.ppf((1 + confidence) / 2, np.where(n > 1, n - 1, 1)) * np.sqrt(
-        variance / np.where(n, n, 1)
-    )
+    half = stats.t.ppf((1 + confidence) / 2, np.where(n > 1, n - 1, 1)) * np.sqrt(variance / np.where(n, n, 1))
     mean = np.where(n, mean, np.nan)
     half = np.where(n > 1, half, np.nan)
     return mean, mean - half, mean + half

@@ -31,9 +31,7 @@ def window_mean(epochs: Array, values: Array, window: tuple[float, float]) -> Ar
     last = np.flatnonzero(epochs >= hi)[0]
     e, v = epochs[first : last + 1], values[:, first : last + 1]
     knots = np.concatenate([[lo], e[(e > lo) & (e < hi)], [hi]])
-    curves = [
-        np.interp(knots, e, row) if not np.isnan(row).any() else np.full(len(knots), np.nan) for row in v
-    ]
+    curves = [np.interp(knots, e, row) if not np.isnan(row).any() else np.full(len(knots), np.nan) for row in v]
     return np.asarray(np.trapezoid(np.reshape(curves, (len(v), len(knots))), knots, axis=1) / (hi - lo))
 
 

@@ -49,9 +49,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
         number(outcome.effect),
         span(outcome.interval),
         number(outcome.effect_percent, " %"),
-        f"{number(outcome.resolvable)} ({number(outcome.resolvable_percent, ' %')})"
-        if outcome.resolvable
-        else "–",
+        f"{number(outcome.resolvable)} ({number(outcome.resolvable_percent, ' %')})" if outcome.resolvable else "–",
         number(p),
         agree if share else "–",
     )
@@ -63,17 +61,13 @@ def findings(verdict: Verdict) -> list[str]:
     lines = [f"Paper: {verdict.where}", f"Declared test: {verdict.declared}.", f"Reason: {first.reason}."]
     if first.compared and first.effect is not None:
         a, b = first.compared
-        percent = (
-            f" ({number(first.effect_percent, ' %')} of {b})" if first.effect_percent is not None else ""
-        )
+        percent = f" ({number(first.effect_percent, ' %')} of {b})" if first.effect_percent is not None else ""
         lines.append(
             f"Effect ({first.metric}): {a} − {b} = {number(first.effect)}{percent}, "
             f"interval {span(first.interval)}, n = {first.n}."
         )
     if first.resolvable is not None:
-        percent = (
-            f" ({number(first.resolvable_percent, ' %')})" if first.resolvable_percent is not None else ""
-        )
+        percent = f" ({number(first.resolvable_percent, ' %')})" if first.resolvable_percent is not None else ""
         lines.append(f"Smallest resolvable difference (80 % power): {number(first.resolvable)}{percent}.")
     if first.p_sign_flip is not None:
         lines.append(f"Sign-flip permutation test of the mean difference: p = {number(first.p_sign_flip)}.")
@@ -98,9 +92,9 @@ def trend_lines(outcome: Outcome) -> list[str]:
         for level in trend.levels
     )
     return [
-        f"Page's trend test: p = {number(trend.p_forward)} in the direction claimed, {number(trend.p_reverse)} "
-        f"in reverse; t of per-seed slopes: {number(trend.slope)} a unit, {span(trend.slope_interval)}, "
-        f"one-sided p = {number(trend.slope_p_forward)}.",
+        f"Page's trend test: p = {number(trend.p_forward)} in the direction claimed, "
+        f"{number(trend.p_reverse)} in reverse; t of per-seed slopes: {number(trend.slope)} a unit, "
+        f"{span(trend.slope_interval)}, one-sided p = {number(trend.slope_p_forward)}.",
         f"Means of the levels (Holm-adjusted p against the lowest level): {levels}.",
     ]
 
@@ -146,9 +140,7 @@ def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
     parts = []
     for verdict in verdicts:
         table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-        table += [
-            "| " + " | ".join(_escape(cell) for cell in row(outcome)) + " |" for outcome in verdict.outcomes
-        ]
+        table += ["| " + " | ".join(_escape(cell) for cell in row(outcome)) + " |" for outcome in verdict.outcomes]
         facts = "\n".join(f"- {_escape(line)}" for line in findings(verdict))
         head = f"### {title(verdict)}\n\n> {_escape(verdict.text)}"
         parts.append(f"{head}\n\n{facts}\n\n" + "\n".join(table))

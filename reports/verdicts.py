@@ -116,9 +116,7 @@ class Verdict(Record):
     @property
     def label(self) -> str:
         """The verdict in words, with its scale and whether seeds are missing."""
-        provisional = (
-            f", provisional ({self.primary.n} of {self.planned_n} seeds)" if self.provisional else ""
-        )
+        provisional = f", provisional ({self.primary.n} of {self.planned_n} seeds)" if self.provisional else ""
         return f"{self.primary.verdict} at scale {self.scale}{provisional}"
 
     def to_json(self) -> dict[str, Any]:

@@ -97,9 +97,7 @@ def seeds_words(rows: pd.DataFrame) -> str:
     return f"{low} to {high} of {planned} seeds a point; each mean is over the seeds measured there"
 
 
-def caption(
-    study: ResolvedStudy, rows: pd.DataFrame, reading: Reading, run: Run, stage: str, *, log: bool
-) -> str:
+def caption(study: ResolvedStudy, rows: pd.DataFrame, reading: Reading, run: Run, stage: str, *, log: bool) -> str:
     """How the figure is to be read and where its numbers come from."""
     dynamics = study.dynamics
     paper = paper_words(study)

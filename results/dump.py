@@ -52,9 +52,7 @@ def canonical_dump(engine: Engine) -> Iterator[str]:
 
 
 def _metrics(connection: Connection) -> Iterator[str]:
-    for trajectory in connection.scalars(
-        select(Metric.trajectory).distinct().order_by(Metric.trajectory)
-    ).all():
+    for trajectory in connection.scalars(select(Metric.trajectory).distinct().order_by(Metric.trajectory)).all():
         columns = select(Metric.trajectory, Metric.step, Metric.name, Metric.value)
         yield from _lines("metric", connection.execute(columns.where(Metric.trajectory == trajectory)))
 

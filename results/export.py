@@ -22,8 +22,9 @@ def write_table(frame: pd.DataFrame, fmt: TableFormat, path: Path | None) -> Non
     JSON text. Raises `StoreError` where the file cannot be written.
     """
     flat = frame.copy()
-    for name in flat.columns[flat.dtypes == object]:
-        flat[name] = flat[name].map(_json)
+    for name, column in frame.items():
+        if pd.api.types.is_object_dtype(column):
+            flat[name] = column.map(_json)
     try:
         if fmt == "parquet":
             if path is None:

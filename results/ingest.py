@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
@@ -56,19 +56,14 @@ def ingest(engine: Engine, home: Home) -> IngestReport:
     format, after all else has been stored.
     """
     with reading(engine) as connection:
-        known = {
-            s.path: Mark(s.offset, s.lines, s.size, s.mtime_ns)
-            for s in connection.execute(select(models.Source))
-        }
+        known = _marks(connection)
     work = Ingest(home, lambda: writing(engine), known)
     work.everything()
     work.raise_problems()
     return work.report
 
 
-def upsert(
-    connection: Connection, model: type[models.Base], entries: Sequence[Row], *, lowest: str = ""
-) -> None:
+def upsert(connection: Connection, model: type[models.Base], entries: Sequence[Row], *, lowest: str = "") -> None:
     """Inserts or replaces rows; with ``lowest``, replaces only where the new row has less in that column."""
     if not entries:
         return
@@ -120,9 +115,7 @@ class Ingest:
             _check_name(paths[0], run.run, folder)
             arms = read_whole_lines(paths[1], formats.ARM_LINE)
             protocols = read_protocols(paths[2])
-            connection.execute(
-                delete(models.Run).where(models.Run.run == run.run)
-            )  # and all that hangs on it
+            connection.execute(delete(models.Run).where(models.Run.run == run.run))  # and all that hangs on it
             for model, entries in rows.of_run(run, arms, protocols).items():
                 upsert(connection, model, entries)
             upsert(connection, models.Source, news)
@@ -156,7 +149,7 @@ class Ingest:
         self.report.attempts += 1
 
     def _attempt_lines(self, connection: Connection, path: Path, ident: Row) -> None:
-        lines = Lines(path, self._mark(path), formats.ATTEMPT_LINE)
+        lines = Lines(path, self._mark(connection, path), formats.ATTEMPT_LINE)
         for batch in lines.batches():
             metrics, evaluations = rows.of_lines(ident, (entry for _, entry in batch))
             upsert(connection, models.Metric, metrics, lowest="attempt")
@@ -168,8 +161,8 @@ class Ingest:
     def _verdicts(self, path: Path) -> None:
         if not self._news(path):
             return
-        lines = Lines(path, self._mark(path), formats.VERDICT_LINE)
         with self._transaction(path) as connection:
+            lines = Lines(path, self._mark(connection, path), formats.VERDICT_LINE)
             for batch in lines.batches():
                 upsert(connection, models.Verdict, [rows.of_verdict(*pair) for pair in batch])
                 self.report.verdicts += len(batch)
@@ -189,8 +182,10 @@ class Ingest:
             if not self.known.get(name, Mark()).fits(stat)
         ]
 
-    def _mark(self, path: Path) -> Mark:
-        return self.known.get(self._relative(path), Mark())
+    def _mark(self, connection: Connection, path: Path) -> Mark:
+        # Not from `known`: another process may have read further, or rebuilt the store, since then.
+        name = self._relative(path)
+        return _marks(connection, models.Source.path == name).get(name, Mark())
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.home.root).as_posix()
@@ -211,9 +206,12 @@ class Ingest:
                 # What the database cannot hold is the file's fault; anything else is not.
                 if isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError):
                     raise
-                raise FileError(
-                    f"{path} holds what cannot be stored: {getattr(error, 'orig', error)}."
-                ) from error
+                raise FileError(f"{path} holds what cannot be stored: {getattr(error, 'orig', error)}.") from error
+
+
+def _marks(connection: Connection, *conditions: ColumnElement[bool]) -> dict[str, Mark]:
+    sources = connection.execute(select(models.Source).where(*conditions))
+    return {s.path: Mark(s.offset, s.lines, s.size, s.mtime_ns) for s in sources}
 
 
 def _check_name(path: Path, name: str, folder: Path) -> None:

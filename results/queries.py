@@ -113,9 +113,7 @@ def evaluations(
     return _evaluations(engine, study, scale, variant, config_hash, measured=False)
 
 
-def results_table(
-    engine: Engine, study: str, scale: str | None = None, variant: str | None = None
-) -> pd.DataFrame:
+def results_table(engine: Engine, study: str, scale: str | None = None, variant: str | None = None) -> pd.DataFrame:
     """The measured rows of `evaluations` (at every scale, where none is given) in `RESULT_COLUMNS`, sorted.
 
     Nothing in it depends on how often a run was interrupted or repeated.
@@ -130,9 +128,7 @@ def results_table(
     return table.sort_values([*_RESULT_ORDER, "evaluation"], ignore_index=True)
 
 
-def training_metrics(
-    engine: Engine, trajectories: Sequence[str], names: Sequence[str] | None = None
-) -> pd.DataFrame:
+def training_metrics(engine: Engine, trajectories: Sequence[str], names: Sequence[str] | None = None) -> pd.DataFrame:
     """Training metrics (trajectory, step, name, value) of some trajectories, of all names or some, sorted."""
     statement = select(Metric.trajectory, Metric.step, Metric.name, Metric.value)
     statement = statement.where(Metric.trajectory.in_(trajectories))
@@ -194,9 +190,7 @@ def protocols(engine: Engine) -> dict[str, dict[str, Any]]:
         return {row.protocol: row.definition for row in rows}
 
 
-def _latest(
-    connection: Connection, study: str | None, scale: str | None, variant: Variant
-) -> RunRecord | None:
+def _latest(connection: Connection, study: str | None, scale: str | None, variant: Variant) -> RunRecord | None:
     statement = select(*(getattr(Run, name) for name in RunRecord.__dataclass_fields__))
     if study is not None:
         statement = statement.where(Run.study == study)

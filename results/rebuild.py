@@ -101,7 +101,10 @@ def _swap(fresh: Path, file: Path, url: URL) -> None:
         ):
             new.backup(old, progress=give_up)
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in {
+            sqlite3.SQLITE_NOTADB,
+            sqlite3.SQLITE_CORRUPT,
+        }:
             raise
         for suffix in ("-wal", "-shm"):  # first: they belong to the old file
             Path(f"{file}{suffix}").unlink(missing_ok=True)

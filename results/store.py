@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0001"  # the newest revision in results/migrations/versions
-VERSION_TABLE = (
-    "study_schema"  # not Alembic's usual name: a shared PostgreSQL may hold that of another program
-)
+VERSION_TABLE = "study_schema"  # not Alembic's usual name: a shared PostgreSQL may hold that of another program
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 WRITER_LOCK = 0x6D66737464  # "mfstd": the PostgreSQL advisory lock that all writers of the store take
 LEAST_FREE_BYTES = 1 << 20
@@ -65,15 +63,11 @@ def explain(url: URL, error: Exception) -> StoreError:
     detail = str(getattr(error, "orig", None) or error).strip()
     where = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite" and "disk I/O error" in detail and _disk_is_full(url):
-        detail = (
-            "database or disk is full"  # SQLite says so only where it was not the shared memory that failed
-        )
+        detail = "database or disk is full"  # what SQLite would say had its shared memory not failed first
     for sign, meaning, advice in _KNOWN_FAILURES:
         if sign in detail.lower():
             return StoreError(f"The store {where} {meaning} ({detail}). {advice} Nothing is lost: {CACHE}.")
-    return StoreError(
-        f"The store {where} failed: {detail}. Check the address (STUDY_STORE) and the database."
-    )
+    return StoreError(f"The store {where} failed: {detail}. Check the address (STUDY_STORE) and the database.")
 
 
 def _disk_is_full(url: URL) -> bool:
@@ -102,8 +96,7 @@ def parse_url(url: str) -> URL:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
         raise StoreError(
-            f"The store {parsed.render_as_string()} is neither SQLite nor PostgreSQL; "
-            "set STUDY_STORE to one of them."
+            f"The store {parsed.render_as_string()} is neither SQLite nor PostgreSQL; set STUDY_STORE to one of them."
         )
     return parsed
 
@@ -167,17 +160,11 @@ def _engine(url: URL) -> Engine:
             "pip install 'meanflow-study[postgresql]'"
         ) from error
     except OSError as error:
-        raise StoreError(
-            f"The folder of the store {where} cannot be made: {error}. Choose another place."
-        ) from error
+        raise StoreError(f"The folder of the store {where} cannot be made: {error}. Choose another place.") from error
     except (SQLAlchemyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"The store {where} cannot be opened: {error}. Check the address (STUDY_STORE)."
-        ) from error
+        raise StoreError(f"The store {where} cannot be opened: {error}. Check the address (STUDY_STORE).") from error
     if engine.dialect.is_async:
-        raise StoreError(
-            f"The store {where} names an asynchronous driver; leave the driver out of the address."
-        )
+        raise StoreError(f"The store {where} names an asynchronous driver; leave the driver out of the address.")
     if sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

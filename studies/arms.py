@@ -96,7 +96,8 @@ def _epochs(stage: Stage, attributes: dict[str, Attribute], where: str) -> int:
     if not isinstance(value, int) or value < 0:
         known = ", ".join(attributes) or "none"
         raise StudyError(
-            f"{where}, stage '{stage.name}': epochs {stage.epochs} must be a whole attribute of the arm (it has: {known})"
+            f"{where}, stage '{stage.name}': epochs {stage.epochs} must be a whole attribute of the arm "
+            f"(it has: {known})"
         )
     return value
 
@@ -150,7 +151,12 @@ def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]
                     step = stage.start_step + epoch * study.steps_per_epoch
                     at = checkpoint_at(stage, step)
                     yield Point(
-                        stage.name, epoch, stage.start_epoch + epoch, at, protocol, evaluation_key(at, protocol)
+                        stage.name,
+                        epoch,
+                        stage.start_epoch + epoch,
+                        at,
+                        protocol,
+                        evaluation_key(at, protocol),
                     )
 
 
@@ -179,9 +185,7 @@ def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> 
     for name, control in study.controls.items():
         stages = place_stages(study, control.stages, {}, seed, f"study '{study.study}', control '{name}'")
         points = tuple(_points(study, stages))
-        arms.append(
-            replace(blank, panel=control.panel, name=name, control=True, stages=stages, points=points)
-        )
+        arms.append(replace(blank, panel=control.panel, name=name, control=True, stages=stages, points=points))
     _unique(arms)
     return arms
 
@@ -199,6 +203,7 @@ def _unique(arms: Sequence[Arm]) -> None:
     for arm in arms:
         if (arm.panel, arm.name) in seen:
             raise StudyError(
-                f"study '{arm.study}': two arms of panel '{arm.panel}' are called '{arm.name}'; let arm_name tell them apart"
+                f"study '{arm.study}': two arms of panel '{arm.panel}' are called '{arm.name}'; "
+                "let arm_name tell them apart"
             )
         seen.add((arm.panel, arm.name))

@@ -51,14 +51,14 @@ class StudySource:
     def scales(self) -> list[str]:
         return list(self.data.get(SCALES, {}))
 
-    def locate(self, *candidates: Loc) -> str:
-        """``file:line`` of the deepest part of any candidate path that some file holds."""
+    def locate(self, scale: str, loc: Loc) -> str:
+        """``file:line`` of the deepest part of a key that some file holds, in the scale or outside of it."""
         best = (0, 1, self.files[0].path)
-        for loc in candidates:
+        for prefix in ((SCALES, scale), ()):
             for file in self.files:
-                depth, line = file.find(loc)
-                if depth > best[0]:
-                    best = (depth, line, file.path)
+                depth, line = file.find((*prefix, *loc))
+                if depth - len(prefix) > best[0]:
+                    best = (depth - len(prefix), line, file.path)
         return f"{best[2]}:{best[1]}"
 
 
@@ -108,7 +108,7 @@ def _check_top(source: StudySource) -> None:
         raise StudyError(f"{first}: a study needs 'scales', a mapping with at least one scale")
     for scale, body in data[SCALES].items():
         if not isinstance(body, dict):
-            raise StudyError(f"{source.locate((SCALES, scale))}: scale '{scale}' is not a mapping")
+            raise StudyError(f"{first}: scale '{scale}' is not a mapping")
 
 
 def parse_overrides(items: Sequence[str]) -> list[tuple[Loc, Any]]:
@@ -166,12 +166,10 @@ def _say(error: ValidationError, source: StudySource, scale: str, overridden: se
     return "\n".join(_messages(error, source, scale, overridden))
 
 
-def _messages(
-    error: ValidationError, source: StudySource, scale: str, overridden: set[Loc]
-) -> Iterator[str]:
+def _messages(error: ValidationError, source: StudySource, scale: str, overridden: set[Loc]) -> Iterator[str]:
     for item in error.errors():
         loc: Loc = tuple(item["loc"])
-        where = source.locate((SCALES, scale, *loc), loc)
+        where = source.locate(scale, loc)
         for path in overridden:
             if loc[: len(path)] == path or path[: len(loc)] == loc:
                 where = f"-o {'.'.join(map(str, path))}"

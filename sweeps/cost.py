@@ -84,8 +84,11 @@ def load_rates(home: Home) -> Rates:
 
 @dataclass
 class Cost:
-    """What a set of jobs costs. ``gpu_hours`` are hours of one device of the kind named in ``hours_basis``; training and
-    evaluation apart. FLOPs are useful ones: 3F a v-row, 4F a u-row."""
+    """What a set of jobs costs. FLOPs are useful ones: 3F a v-row, 4F a u-row.
+
+    ``gpu_hours`` (training) and ``evaluation_hours`` are hours of one device, estimated from ``hours_basis``; None where
+    nothing is known.
+    """
 
     epochs: float = 0.0
     steps: int = 0

@@ -7,6 +7,7 @@ every attempt writes in its own folder and publication cannot replace.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -39,9 +40,7 @@ def _alive(record: dict[str, Any]) -> bool:
         return True
     try:
         process = psutil.Process(int(record["pid"]))
-        return abs(process.create_time() - float(record["born"])) < 1.0 and (
-            process.status() != psutil.STATUS_ZOMBIE
-        )
+        return abs(process.create_time() - float(record["born"])) < 1.0 and (process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, KeyError, ValueError):
         return False
 
@@ -126,15 +125,13 @@ def _break(path: Path, stale: dict[str, Any]) -> None:
     """Take a stale lease away. If another did so first and holds a new one, that one is put back."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        os.rename(path, aside)
+        path.rename(aside)
     except FileNotFoundError:
         return
     found = _read(aside)
     if found is not None and found[0].get("owner") != stale.get("owner"):
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(aside, path)
-        except FileExistsError:
-            pass
     aside.unlink()
 
 

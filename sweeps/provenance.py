@@ -17,9 +17,24 @@ import psutil
 
 SOURCE = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    "meanflow-study numpy scipy torch torchvision torch-fidelity safetensors scikit-learn pandas sqlalchemy alembic "
-    "pydantic ruamel.yaml matplotlib seaborn ray submitit"
-).split()
+    "meanflow-study",
+    "numpy",
+    "scipy",
+    "torch",
+    "torchvision",
+    "torch-fidelity",
+    "safetensors",
+    "scikit-learn",
+    "pandas",
+    "sqlalchemy",
+    "alembic",
+    "pydantic",
+    "ruamel.yaml",
+    "matplotlib",
+    "seaborn",
+    "ray",
+    "submitit",
+)
 MAX_UNTRACKED_BYTES = 8 * 2**20
 SOURCE_SUFFIXES = {".py", ".yaml", ".yml", ".toml", ".md", ".json", ".cfg", ".sh"}
 
@@ -86,7 +101,12 @@ def machine() -> dict[str, Any]:
 
 def collect() -> Provenance:
     """Take the snapshot. Outside a git checkout, the installed version stands for the commit."""
-    record: dict[str, Any] = {"packages": package_versions(), "machine": machine(), "commit": None, "dirty": None}
+    record: dict[str, Any] = {
+        "packages": package_versions(),
+        "machine": machine(),
+        "commit": None,
+        "dirty": None,
+    }
     files: dict[str, bytes] = {}
     if _is_checkout():
         record["commit"] = os.fsdecode(_git("rev-parse", "HEAD") or b"").strip() or None

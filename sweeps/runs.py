@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterable, Sequence
@@ -109,7 +108,7 @@ def record_run(
         write_atomically(aside / "arms.jsonl", "".join(json.dumps(arm_record(a)) + "\n" for a in arms))
         write_atomically(aside / "protocols.json", json.dumps(protocol_records(arms), indent=1))
         write_atomically(aside / "run.json", json.dumps(record, indent=1))
-        os.rename(aside, folder)
+        aside.rename(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -61,8 +61,7 @@ def inputs_ready(home: Home, job: Job) -> bool:
     folder = home.trajectory(job.trajectory)
     if job.kind == "evaluate":
         return all(
-            folder.checkpoint(w.step).is_dir()
-            or (w.protocol.weights == "ema" and folder.snapshot(w.step).is_dir())
+            folder.checkpoint(w.step).is_dir() or (w.protocol.weights == "ema" and folder.snapshot(w.step).is_dir())
             for w in job.evaluations
         )
     if job.parent and job.start_step == job.parent.step:

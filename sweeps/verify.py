@@ -39,7 +39,13 @@ def differing(a: Parts, b: Parts) -> list[str]:
 
 
 def verify_dynamics(
-    dynamics: Dynamics, seed: int, horizon: int | None, first: int, second: int, device: torch.device, scratch: Path
+    dynamics: Dynamics,
+    seed: int,
+    horizon: int | None,
+    first: int,
+    second: int,
+    device: torch.device,
+    scratch: Path,
 ) -> list[str]:
     """Names of the tensors in which the two ways differ; empty if none does."""
     whole = _trainer(dynamics, seed, horizon, device)

@@ -71,8 +71,10 @@ def run_job(
         attempt = Attempt(home, job)
         on_attempt(attempt)
         started = now()
-        run = _Train(attempt, home, job, progress, should_stop) if job.kind == "train" else _Evaluate(
-            attempt, job, progress, should_stop
+        run = (
+            _Train(attempt, home, job, progress, should_stop)
+            if job.kind == "train"
+            else _Evaluate(attempt, job, progress, should_stop)
         )
         status: Status
         reason: str | None
@@ -113,9 +115,7 @@ def _done(attempt: Attempt, run: Any, status: Status, reason: str | None, starte
 class _Train:
     """Trains (start, stop], saving what the job names; resumes at the nearest checkpoint that is there."""
 
-    def __init__(
-        self, attempt: Attempt, home: Home, job: Job, progress: Progress, should_stop: ShouldStop
-    ) -> None:
+    def __init__(self, attempt: Attempt, home: Home, job: Job, progress: Progress, should_stop: ShouldStop) -> None:
         self.attempt, self.home, self.job = attempt, home, job
         self.progress, self.should_stop = progress, should_stop
         self.folder = home.trajectory(job.trajectory)
@@ -136,8 +136,10 @@ class _Train:
         if own:
             at, folder, expect = own[-1], self.folder.checkpoint(own[-1]), self.job.trajectory
         elif parent:
-            at, folder, expect = parent.step, self.home.trajectory(parent.trajectory).checkpoint(parent.step), (
-                parent.trajectory
+            at, folder, expect = (
+                parent.step,
+                self.home.trajectory(parent.trajectory).checkpoint(parent.step),
+                (parent.trajectory),
             )
         else:
             return

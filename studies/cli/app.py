@@ -15,9 +15,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Reproduce, check and extend the study 'Understanding, Accelerating, and Improving MeanFlow Training'.
 
-A [bold]study[/bold] is one experiment of the paper: [bold]study run obs_v_then_u[/bold] trains its arms and measures them,
-[bold]study report --figure 2[/bold] draws the figure from the store, [bold]study claims obs_v_then_u[/bold] prints what the paper
-claims and what was found. Everything lies in one folder, ./study_home unless --home or STUDY_HOME say otherwise;
+A [bold]study[/bold] is one experiment of the paper. [bold]study run obs_v_then_u[/bold] trains its arms and
+measures them, [bold]study report --figure 2[/bold] draws the figure from the store, and
+[bold]study claims obs_v_then_u[/bold] prints what the paper claims and what was found.
+
+Everything lies in one folder, ./study_home unless --home or STUDY_HOME say otherwise;
 running again continues where it stopped and computes nothing twice.""",
 )
 

@@ -64,7 +64,9 @@ def check_own_name(source: StudySource) -> None:
 def check_variant(overrides: Sequence[str], variant: str | None) -> None:
     """Overrides and a name go together. Raises: StudyError."""
     if overrides and not variant:
-        raise StudyError("overrides need a name of their own: add --as NAME, so that they never mix with the study's arms")
+        raise StudyError(
+            "overrides need a name of their own: add --as NAME, so that they never mix with the study's arms"
+        )
     if variant and not overrides:
         raise StudyError(f"--as {variant}: there is nothing to name; it goes with overrides (-o key=value)")
     if variant and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}", variant):

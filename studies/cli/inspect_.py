@@ -74,7 +74,10 @@ def status(
     for line in working:
         out.print(f"running: {line['kind']} {line['trajectory'][:8]}, held by {line['holder']}", markup=False)
     for line in failed:
-        out.print(f"failed: {line['kind']} {line['trajectory'][:8]}, attempt {line['attempt']}: {line['reason']}", markup=False)
+        out.print(
+            f"failed: {line['kind']} {line['trajectory'][:8]}, attempt {line['attempt']}: {line['reason']}",
+            markup=False,
+        )
 
 
 def _progress_rows(engine: Engine, study: str | None) -> list[dict[str, Any]]:
@@ -124,8 +127,5 @@ def _failures(tried: pd.DataFrame) -> list[dict[str, Any]]:
     if tried.empty:
         return []
     last = tried.sort_values("attempt").groupby(["trajectory", "kind", "stop_step"], dropna=False).tail(1)
-    bad = last[last["status"] == "failed"]
-    return [
-        {"kind": str(r.kind), "trajectory": str(r.trajectory), "attempt": int(r.attempt), "reason": str(r.reason)}
-        for r in bad.itertuples()
-    ]
+    bad = last.loc[last["status"] == "failed", ["kind", "trajectory", "attempt", "reason"]]
+    return [{str(k): v for k, v in row.items()} for row in bad.to_dict("records")]

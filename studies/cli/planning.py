@@ -61,7 +61,7 @@ def _tree(session: Session) -> RichTree:
 
     seed = session.seeds[0]
     root = RichTree(f"trajectories of seed {seed} (epochs from the root)")
-    branches = {}
+    branches: dict[str, RichTree] = {}
     names = _arm_names(session, seed)
     for node in session.tree:
         if node.trajectory.seed != seed:

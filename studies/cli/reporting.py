@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, ScaleOpt, StoredVariantOpt, StudyArg
+from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, StoredVariantOpt, StudyArg
 from studies.errors import StudyError
 
 StoredScaleOpt = Annotated[str | None, typer.Option("--scale", help="Default: that of the latest run.")]
 
 
-class TableFormat(str, Enum):
+class TableFormat(StrEnum):
     csv = "csv"
     md = "md"
     latex = "latex"
@@ -23,7 +23,9 @@ class TableFormat(str, Enum):
 
 
 def report(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name or file; or give --figure.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="A study's name or file; or give --figure.")
+    ] = None,
     figure: Annotated[int | None, typer.Option("--figure", help="Number of a figure of the paper.")] = None,
     scale: StoredScaleOpt = None,
     variant: StoredVariantOpt = None,
@@ -44,7 +46,15 @@ def report(
         drawn = build_figure(engine, place, study=name, scale=scale, variant=variant, out=out)
     if json:
         files = [str(path) for path in drawn.files]
-        print_json({"study": name, "scale": drawn.run.scale, "run": drawn.run.run, "files": files, "missing": drawn.missing})
+        print_json(
+            {
+                "study": name,
+                "scale": drawn.run.scale,
+                "run": drawn.run.run,
+                "files": files,
+                "missing": drawn.missing,
+            }
+        )
         return
     sys.stdout.write(f"{name}: {drawn.chosen}\n")
     for line in drawn.missing:

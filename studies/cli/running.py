@@ -121,9 +121,7 @@ def _done_elsewhere(home: Home, job: Job) -> bool:
     folder = home.trajectory(job.trajectory)
     if job.kind == "train":
         full = all(folder.checkpoint(step).is_dir() for step in job.full_steps)
-        return full and all(
-            folder.snapshot(s).is_dir() or folder.checkpoint(s).is_dir() for s in job.snapshot_steps
-        )
+        return full and all(folder.snapshot(s).is_dir() or folder.checkpoint(s).is_dir() for s in job.snapshot_steps)
     with created(home) as engine:
         return {wanted.evaluation for wanted in job.evaluations} <= evaluated_keys(engine)
 
@@ -169,7 +167,15 @@ def verify(
     session = open_session(chosen)
     results = verify_session(session, first, second, scratch=Path(home))
     if json:
-        print_json({"study": chosen[0].study, "scale": chosen[0].scale, "first": first, "second": second, "dynamics": results})
+        print_json(
+            {
+                "study": chosen[0].study,
+                "scale": chosen[0].scale,
+                "first": first,
+                "second": second,
+                "dynamics": results,
+            }
+        )
     else:
         _say(said)
         for result in results:

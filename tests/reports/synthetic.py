@@ -47,8 +47,10 @@ def evaluations(resolved: ResolvedStudy, value: Value) -> tuple[pd.DataFrame, Pr
             v = p.stage_epoch if p.stage == "v_pretrain" else v_total
             rows.append(
                 {
-                    "evaluation": p.evaluation, "study": resolved.study, "scale": resolved.scale, "variant": None,
-                    "panel": arm.panel, "arm": arm.name, "control": arm.control, "seed": arm.seed, "stage": p.stage,
+                    "evaluation": p.evaluation, "study": resolved.study, "scale": resolved.scale,
+                    "variant": None,
+                    "panel": arm.panel, "arm": arm.name, "control": arm.control, "seed": arm.seed,
+                    "stage": p.stage,
                     "stage_epoch": float(p.stage_epoch), "epoch": float(p.epoch), "step": p.checkpoint.step,
                     "metric": label, "nfe": p.protocol.nfe, "protocol": p.protocol.key,
                     "trajectory": p.checkpoint.trajectory, "value": value(arm.seed, int(v), u, label),
@@ -61,8 +63,8 @@ def evaluations(resolved: ResolvedStudy, value: Value) -> tuple[pd.DataFrame, Pr
 def plausible(effect: float = 0.012, noise: float = 0.06) -> Value:
     """Distances like those of a real run: falling over u-epochs, lower by ``effect`` (a share) an epoch of v.
 
-    Noise is drawn from (seed, v, u, metric), so equal checkpoints have equal values; a share of it belongs to the
-    seed and is common to its arms.
+    Noise is drawn from (seed, v, u, metric), so equal checkpoints have equal values; a share of it belongs to
+    the seed and is common to its arms.
     """
 
     def value(seed: int, v: int, u: int, metric: str) -> float:

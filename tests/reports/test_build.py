@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reports.build import build_claims, build_figure
+from reports.curves import draw_curves
 from reports.errors import NothingToReport, ReportError
 from results import queries
+from results.ingest import ingest
 from results.layout import Home
+from results.store import open_store
 
 from .synthetic import FakeRun
-from .test_claims import case
+from .test_claims import case, judged
 
 
 class Store:
@@ -58,7 +63,7 @@ def test_figure(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]) -> None:
     Store(monkeypatch)
     asked = {"study": "obs_v_then_u", **more}
-    with pytest.raises(NothingToReport, match="no run of .*run `study run") as error:
+    with pytest.raises(NothingToReport, match=r"no run of .*run `study run") as error:
         build_figure(ENGINE, home, out=tmp_path / "out", **asked)  # type: ignore[arg-type]
     assert str(home.root) in str(error.value) and str(next(iter(more.values()))) in str(error.value)
     with pytest.raises(NothingToReport):
@@ -107,6 +112,54 @@ def test_shown_verdicts_are_recorded_once(home: Home, monkeypatch: pytest.Monkey
     home.verdicts.write_bytes(b"{nonsense}\n" + whole)
     with pytest.raises(ReportError, match="line 1: not JSON"):
         build_claims(ENGINE, home, study="obs_v_then_u")
+
+
+def write_home(home: Home, seeds: int) -> None:
+    """A home as a finished run leaves it, by hand."""
+    resolved, frame, protocols = case(range(seeds))
+    run = FakeRun()
+    folder = home.run(run.run)
+    folder.mkdir(parents=True)
+    described = {"format": 1, "run": run.run, "created": run.created.isoformat(), "command": ["study", "run"]}
+    described |= {"study": run.study, "scale": run.scale, "variant": None, "seeds": list(range(seeds))}
+    described |= {"config": resolved.model_dump(mode="json"), "config_hash": run.config_hash, "provenance": {}}
+    (folder / "run.json").write_text(json.dumps(described))
+    (folder / "protocols.json").write_text(json.dumps(protocols))
+    names = ["stage", "stage_epoch", "epoch", "step", "trajectory", "evaluation", "protocol", "metric", "nfe"]
+    arms = []
+    for (panel, arm, seed), rows in frame.groupby(["panel", "arm", "seed"], sort=False):
+        head = {"panel": panel, "arm": arm, "seed": seed, "control": bool(rows["control"].iloc[0])}
+        rest = {"attributes": rows["attributes"].iloc[0], "stages": [], "points": rows[names].to_dict("records")}
+        arms.append(json.dumps({**head, **rest}))
+    (folder / "arms.jsonl").write_text("\n".join(arms) + "\n")
+    for key, rows in frame.drop_duplicates("evaluation").groupby("trajectory"):
+        trajectory = home.trajectory(str(key))
+        attempt = trajectory.attempt(1)
+        attempt.mkdir(parents=True)
+        identity = {"format": 1, "trajectory": key, "parent": None, "seed": 0, "horizon_steps": None, "dynamics": {}}
+        trajectory.description.write_text(json.dumps(identity))
+        (attempt / "segment.json").write_text(json.dumps({"format": 1, "kind": "evaluate"}))
+        fields = ["evaluation", "step", "protocol", "metric", "nfe", "value"]
+        lines = [{"type": "evaluation", "weights": "ema", **row} for row in rows[fields].to_dict("records")]
+        (attempt / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_from_the_files_of_a_home(home: Home, tmp_path: Path) -> None:
+    write_home(home, 3)
+    engine = open_store(home.store_url)
+    assert ingest(engine, home).evaluations > 100
+    figure = build_figure(engine, home, study="obs_v_then_u", out=tmp_path / "out")
+    drawn = draw_curves(*case(range(3)), FakeRun())
+    assert figure.missing == [] and pd.read_csv(figure.files[3]).equals(_read_back(drawn.points))
+    claims = build_claims(engine, home, study="obs_v_then_u")
+    expected = judged(*case(range(3)), paper_run=None)
+    assert [v.primary for v in claims.verdicts] == [v.primary for v in expected.values()]
+    assert ingest(engine, home).verdicts == 4
+    assert list(queries.verdicts(engine)["verdict"]) == [v.primary.verdict for v in claims.verdicts]
+
+
+def _read_back(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(frame.to_csv(index=False)))
 
 
 def test_no_torch() -> None:

@@ -40,7 +40,7 @@ def verdict_of(claim: Claim, values: np.ndarray) -> str:
 
 
 def judged(
-    resolved: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols, **more: str
+    resolved: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols, **more: str | None | None
 ) -> dict[str, Verdict]:
     verdicts = judge(resolved, frame, protocols, run=FakeRun(), time="2026-11-20T12:00:00+00:00", **more)
     return {v.claim: v for v in verdicts}
@@ -58,9 +58,7 @@ def rate_within(count: int, runs: int, p: float) -> bool:
 @pytest.mark.parametrize("seeds", [3, 12])
 def test_difference_decides_nothing_by_chance_more_often_than_alpha(seeds: int) -> None:
     rng, runs = np.random.default_rng(seeds), 400
-    seen = [
-        verdict_of(DIFFERENCE, rng.normal(size=(seeds, 2)) + rng.normal(size=(seeds, 1))) for _ in range(runs)
-    ]
+    seen = [verdict_of(DIFFERENCE, rng.normal(size=(seeds, 2)) + rng.normal(size=(seeds, 1))) for _ in range(runs)]
     assert rate_within(seen.count("supported"), runs, 0.025)
     assert rate_within(seen.count("contradicted"), runs, 0.025)
 
@@ -79,10 +77,7 @@ def test_planted_effects_are_found(direction: int, expected: str) -> None:
         common = rng.normal(size=(12, 1)) * 5  # pairing takes it out
         trend = common + direction * np.array(LEVELS) * 0.2 + rng.normal(size=(12, 5))
         assert verdict_of(TREND, trend) == expected
-        assert (
-            verdict_of(DIFFERENCE, common + np.array([4.0 * direction, 0]) + rng.normal(size=(12, 2)))
-            == expected
-        )
+        assert verdict_of(DIFFERENCE, common + np.array([4.0 * direction, 0]) + rng.normal(size=(12, 2))) == expected
 
 
 @given(some.integers(0, 2**32 - 1), some.integers(2, 9), some.floats(1e-3, 1e3), some.booleans())
@@ -107,9 +102,7 @@ def test_verdict_is_invariant(seed: int, n: int, scale: float, trend: bool) -> N
 )
 @pytest.mark.filterwarnings("error")
 def test_odd_data_have_a_reason(values: np.ndarray, reason: str) -> None:
-    sample = Sample(
-        TREND, values, [f"v{x:g}" for x in LEVELS][: values.shape[1]], [*LEVELS][: values.shape[1]]
-    )
+    sample = Sample(TREND, values, [f"v{x:g}" for x in LEVELS][: values.shape[1]], [*LEVELS][: values.shape[1]])
     verdict, said = decide(sample, effect(sample)["interval"], page_trend(sample))
     assert verdict == "undecided" and reason in said
 
@@ -137,9 +130,7 @@ def test_study_with_an_effect() -> None:
 def test_effects_are_those_of_the_frame() -> None:
     resolved, frame, protocols = case()
     first = judged(resolved, frame, protocols)["fixed_u_budget"].primary
-    rows = frame[
-        (frame["protocol"] == first.protocol) & (frame["panel"] == "top") & (frame["stage_epoch"] == 60)
-    ]
+    rows = frame[(frame["protocol"] == first.protocol) & (frame["panel"] == "top") & (frame["stage_epoch"] == 60)]
     a, b = (rows[rows["arm"] == arm].sort_values("seed")["value"].to_numpy() for arm in ("v20", "v0"))
     t = stats.ttest_rel(a, b)
     assert first.interval == pytest.approx(tuple(t.confidence_interval()))
@@ -157,9 +148,7 @@ def test_disagreement_is_said() -> None:
     cnn = frame["metric"] == "frechet_digits_cnn"
     frame.loc[cnn, "value"] = 1e4 / frame.loc[cnn, "value"]
     said = judged(resolved, frame, protocols)["fixed_u_budget"].disagreement
-    assert said.startswith(
-        "The metrics disagree: supported by frechet_pixel (primary), but contradicted by frech"
-    )
+    assert said.startswith("The metrics disagree: supported by frechet_pixel (primary), but contradicted by frech")
 
 
 def test_missing_seeds_make_it_provisional() -> None:
@@ -189,7 +178,7 @@ def test_controls_count_only_where_named() -> None:
 def test_undeclared_metric_and_arm() -> None:
     resolved, frame, protocols = case([0, 1])
     wrong = resolved.claims[2].model_copy(update={"metric": "nope"})
-    with pytest.raises(ReportError, match="'nope' at 1 NFE.*frechet_pixel at 1 NFE"):
+    with pytest.raises(ReportError, match=r"'nope' at 1 NFE.*frechet_pixel at 1 NFE"):
         judged(resolved.model_copy(update={"claims": (wrong,)}), frame, protocols)
     absent = resolved.claims[2].model_copy(update={"arms": ("v20", "v99")})
     got = judged(resolved.model_copy(update={"claims": (absent,)}), frame, protocols)["faster_convergence"]
@@ -209,10 +198,7 @@ def test_changes_after_a_verdict_are_flagged() -> None:
 
     edited = changed(resolved.claims[0], resolved, alpha=0.1)
     (said,) = flags(lines, judged(edited, frame, protocols).values())
-    assert (
-        said.startswith("fixed_u_budget: the predicate was edited after a verdict was seen")
-        and "n = 4" in said
-    )
+    assert said.startswith("fixed_u_budget: the predicate was edited after a verdict was seen") and "n = 4" in said
 
     more = judged(*case(range(6))).values()
     assert all("seeds were added (2, now 6) after a verdict was seen" in f for f in flags(lines, more))
@@ -230,8 +216,8 @@ def test_changes_after_a_verdict_are_flagged() -> None:
 def test_json_has_the_documented_fields() -> None:
     line = judged(*case(range(3)))["fixed_u_budget"].to_json()
     assert list(line)[:13] == [
-        "study", "scale", "variant", "claim", "claim_hash", "protocol", "metric", "verdict", "direction", "effect",
-        "interval", "n", "planned_n",
+        "study", "scale", "variant", "claim", "claim_hash", "protocol", "metric", "verdict", "direction",
+        "effect", "interval", "n", "planned_n",
     ]  # fmt: skip
     assert "time" in line and line["planned_n"] == 3
     json.dumps(line, allow_nan=False)

@@ -34,9 +34,7 @@ def test_paired_t_by_hand() -> None:
     assert t.interval == pytest.approx((2 - half, 2 + half), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "a, b", [([1.0], [2.0]), ([], []), ([3.0, 3.0], [1.0, 1.0]), ([2.0, 2.0], [2.0, 2.0])]
-)
+@pytest.mark.parametrize("a, b", [([1.0], [2.0]), ([], []), ([3.0, 3.0], [1.0, 1.0]), ([2.0, 2.0], [2.0, 2.0])])
 @pytest.mark.filterwarnings("error")
 def test_no_t_without_variation(a: list[float], b: list[float]) -> None:
     assert st.paired_t(np.array(a), np.array(b)) is None
@@ -75,9 +73,7 @@ def test_slopes_hold_their_level_where_pages_test_does_not() -> None:
     for _ in range(runs):
         values = rng.normal(size=(n, 5)) @ root.T
         page += st.page(values)[0] < 0.05
-        slope += (
-            stats.ttest_1samp(st.slopes(values, [0, 5, 10, 15, 20]), 0, alternative="greater").pvalue < 0.05
-        )
+        slope += stats.ttest_1samp(st.slopes(values, [0, 5, 10, 15, 20]), 0, alternative="greater").pvalue < 0.05
     assert page / runs > 0.07
     assert stats.binomtest(slope, runs, 0.05).pvalue > 1e-3
 

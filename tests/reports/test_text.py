@@ -22,8 +22,10 @@ def test_plain_says_everything() -> None:
     verdicts = list(judged(*case(range(6))).values())
     said = plain(verdicts, ["x: seeds were added"])
     for words in (
-        "fixed_u_budget: SUPPORTED at scale cpu", "Declared test: value at the end", "Fig. 2 top", "v20 − v0 = −",
-        "Smallest resolvable difference", "Page's trend test", "Holm-adjusted", "secondary", "FLAG  x: seeds were",
+        "fixed_u_budget: SUPPORTED at scale cpu", "Declared test: value at the end", "Fig. 2 top",
+        "v20 − v0 = −",
+        "Smallest resolvable difference", "Page's trend test", "Holm-adjusted", "secondary",
+        "FLAG  x: seeds were",
         "At the paper's scale: not run.", "cannot be tested", "of per-seed slopes", "6 of 6",
     ):  # fmt: skip
         assert words in said, words

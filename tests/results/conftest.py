@@ -35,9 +35,7 @@ class HomeBuilder:
         with path.open("a") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in entries)
 
-    def run(
-        self, name: str, *, arms: list[dict[str, Any]] | None = None, label: str = "fid", **fields: Any
-    ) -> None:
+    def run(self, name: str, *, arms: list[dict[str, Any]] | None = None, label: str = "fid", **fields: Any) -> None:
         folder = self.home.run(name)
         run = {
             "format": 1, "run": name, "created": "2026-11-20T12:05:01.5+00:00", "command": ["study", "run"],
@@ -50,9 +48,7 @@ class HomeBuilder:
         self.write(folder / "protocols.json", {"p1": {"metric": "fid", "nfe": 1, "label": label}})
         self.write(folder / "run.json", run)
 
-    def arm(
-        self, name: str = "base", seed: int = 0, steps: tuple[int, ...] = (0, 20), **fields: Any
-    ) -> dict[str, Any]:
+    def arm(self, name: str = "base", seed: int = 0, steps: tuple[int, ...] = (0, 20), **fields: Any) -> dict[str, Any]:
         trajectory = f"t{seed}"
         points = [
             {"stage": "v", "stage_epoch": i, "epoch": i, "step": step, "trajectory": trajectory,

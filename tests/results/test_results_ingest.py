@@ -8,6 +8,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, delete, select
 
 from results import files
 from results.dump import canonical_dump
-from results.ingest import IngestReport, ingest, upsert
+from results.ingest import Ingest, IngestReport, ingest, upsert
 from results.layout import Home
 from results.models import Arm, Evaluation, Metric, Point, Run, Source
 from results.queries import attempts, training_metrics
 from results.rebuild import rebuild
-from results.store import StoreError, open_store, reading
+from results.store import StoreError, open_store, reading, writing
 
 
 def dump(engine: Engine) -> list[str]:
@@ -79,9 +80,7 @@ def test_lowest_attempt_counts(builder, store: Engine) -> None:
     builder.attempt("t", 10, others)
     ingest(store, builder.home)
     with reading(store) as connection:
-        assert (
-            connection.scalars(select(Metric.attempt).union_all(select(Evaluation.attempt))).all() == [1] * 3
-        )
+        assert connection.scalars(select(Metric.attempt).union_all(select(Evaluation.attempt))).all() == [1] * 3
         assert connection.scalar(select(Evaluation.value)) == 1.0
         assert connection.scalar(select(Metric.value).where(Metric.name == "v_mse")) == 2.0
 
@@ -135,9 +134,7 @@ def test_line_cut_off_anywhere(builder, cut: int, chunk: int, where: str) -> Non
     local = type(builder)(root / "home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CHUNK_BYTES", chunk)
-        folder = local.attempt(
-            "t", 1, [local.metrics_line(s) for s in range(4)] + [local.evaluation_line("t", 4)]
-        )
+        folder = local.attempt("t", 1, [local.metrics_line(s) for s in range(4)] + [local.evaluation_line("t", 4)])
         local.verdict(claim="Ünïcode")
         local.verdict()
         path = folder / "metrics.jsonl" if where == "metrics" else local.home.verdicts
@@ -171,17 +168,13 @@ def test_growing_attempt_is_read_once(builder, store: Engine, monkeypatch: pytes
     assert attempts(store).loc[0, "status"] == "failed"
 
 
-def test_interrupted_anywhere(
-    builder, new_store: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_anywhere(builder, new_store: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     home, store, at_once = builder.standard(), new_store(), new_store()
     ingest(at_once, home)
     for allowed in range(30):
         calls = iter(range(allowed))
         with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-            patch.setattr(
-                "results.ingest.upsert", lambda *a, calls=calls, **k: _upsert_or_stop(calls, *a, **k)
-            )
+            patch.setattr("results.ingest.upsert", lambda *a, calls=calls, **k: _upsert_or_stop(calls, *a, **k))
             ingest(store, home)
     ingest(store, home)
     assert everything(store) == everything(at_once)
@@ -204,8 +197,7 @@ def test_unpublished_folders_are_passed_over(builder, store: Engine) -> None:
 def test_numbers_that_json_does_not_have(builder, store: Engine) -> None:
     folder = builder.attempt("t", 1, [])
     (folder / "metrics.jsonl").write_text(
-        '{"type": "metrics", "step": 1, "values": '
-        '{"a": NaN, "b": Infinity, "c": -Infinity, "d": null, "e": 3}}\n'
+        '{"type": "metrics", "step": 1, "values": {"a": NaN, "b": Infinity, "c": -Infinity, "d": null, "e": 3}}\n'
     )
     ingest(store, builder.home)
     values = training_metrics(store, ["t"]).set_index("name")["value"]
@@ -350,3 +342,21 @@ def test_random_values_survive_to_the_last_bit(builder, store: Engine) -> None:
     ingest(store, builder.home)
     frame = training_metrics(store, ["t"])
     assert dict(zip(frame["name"], frame["value"], strict=True)) == values
+
+
+def test_marks_are_those_of_the_moment(builder, store: Engine) -> None:
+    """A pass that began before another process rebuilt the store must not skip what the new store lacks."""
+    folder = builder.attempt("t", 1, [builder.metrics_line(0)], status=None)
+    ingest(store, builder.home)
+    builder.append(folder / "metrics.jsonl", builder.metrics_line(1))
+
+    def begin() -> AbstractContextManager[Connection]:
+        with writing(store) as connection:
+            connection.execute(delete(Metric))
+            connection.execute(delete(Source))
+        return writing(store)
+
+    known = {"trajectories/t/attempts/0001/metrics.jsonl": files.Mark(offset=75, lines=1)}
+    work = Ingest(builder.home, begin, known)
+    work.everything()
+    assert sorted(training_metrics(store, ["t"], ["loss"])["step"]) == [0, 1]

@@ -169,9 +169,7 @@ def test_missing_whole_numbers_stay_whole(tmp_path: Path) -> None:
 def test_markdown_and_latex(frame: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
     write_table(frame, "md", None)
     markdown = capsys.readouterr().out
-    assert (
-        "| 12e3" in markdown and "0.333333 " in markdown and "a_b\\|c" in markdown and "nan" not in markdown
-    )
+    assert "| 12e3" in markdown and "0.333333 " in markdown and "a_b\\|c" in markdown and "nan" not in markdown
     write_table(frame, "latex", None)
     latex = capsys.readouterr().out
     assert r"\toprule" in latex and r"a\_b|c" in latex and r"\{" in latex

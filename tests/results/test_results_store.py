@@ -47,8 +47,7 @@ def test_opening_again_does_not_migrate(new_url: Callable[[], str], monkeypatch:
 
 def test_queries_import_neither_alembic_nor_pydantic() -> None:
     code = (
-        "import sys, results.queries\n"
-        "print([name for name in ('alembic', 'pydantic', 'torch') if name in sys.modules])"
+        "import sys, results.queries\nprint([name for name in ('alembic', 'pydantic', 'torch') if name in sys.modules])"
     )
     root = Path(results.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -84,9 +83,7 @@ def _half_a_migration(config: object, _revision: str) -> None:
 def test_sqlite_connections_are_set_up(tmp_path: Path) -> None:
     engine = open_store(f"sqlite:///{tmp_path / 'new' / 'folder' / 'store.sqlite'}")
     with engine.connect() as connection:
-        pragmas = {
-            p: connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "foreign_keys")
-        }
+        pragmas = {p: connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "foreign_keys")}
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000 * BUSY_SECONDS
     assert pragmas == {"journal_mode": "wal", "foreign_keys": 1}
     engine.dispose()

@@ -1,0 +1,93 @@
+"""Expansion: stages on trajectories, and where arms are measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from meanflow_core.config import Checkpoint
+from studies.arms import expand, expand_seed, measured_epochs
+from studies.errors import StudyError
+from studies.loader import load_source, resolve
+from studies.schema import ResolvedStudy
+
+
+def study(*overrides: str, scale: str = "cpu") -> ResolvedStudy:
+    return resolve(load_source("obs_v_then_u"), scale, overrides)
+
+
+def test_arms_of_figure_2() -> None:
+    arms = {(a.panel, a.name): a for a in expand_seed(study(), seed=0)}
+    assert len(arms) == 11
+    zero, twenty = arms["top", "v0"], arms["top", "v20"]
+    assert [s.name for s in zero.stages] == ["u_finetune"], "a stage of 0 epochs vanishes"
+    assert [(s.start_epoch, s.stop_epoch) for s in twenty.stages] == [(0, 20), (20, 80)]
+    v, u = (s.trajectory for s in twenty.stages)
+    assert v.dynamics.fm_ratio == 1.0 and u.dynamics.fm_ratio == 0.0
+    assert u.parent == Checkpoint(v.key, 800)
+    assert v.parent is None
+    same = arms["bottom", "v20"]
+    assert same.stages == twenty.stages, "both panels share their 20 + 60 run"
+    short, long = arms["top", "v5"].stages[-1], arms["bottom", "v5"].stages[-1]
+    assert short.trajectory == long.trajectory and short.stop_step < long.stop_step
+    assert arms["bottom", "joint"].control
+
+
+def test_seeds_share_nothing() -> None:
+    keys = [{s.trajectory.key for a in expand_seed(study(), seed) for s in a.stages} for seed in (0, 1)]
+    assert not keys[0] & keys[1]
+
+
+def test_equal_consecutive_stages_are_one_trajectory() -> None:
+    more = "[{name: a, epochs: 5, fm_ratio: 1.0}, {name: b, epochs: $v_epochs, fm_ratio: 1.0}]"
+    arms = expand_seed(study(f"stages={more}", "claims=[]", "figure=null"), 0)
+    last = next(a for a in arms if a.name == "v20" and a.panel == "top")
+    assert last.stages[0].trajectory == last.stages[1].trajectory
+    assert (last.stages[1].start_step, last.stages[1].stop_step) == (200, 1000)
+
+
+def test_reset_starts_a_trajectory_of_its_own() -> None:
+    stages = "[{name: a, epochs: 5, fm_ratio: 1.0}, {name: b, epochs: 5, fm_ratio: 1.0, reset: [optimiser]}]"
+    arm = expand_seed(study(f"stages={stages}", "claims=[]", "figure=null", "controls={}",
+                            'panels={p: {title: t, arms: {v_epochs: [1]}}}'), 0)[0]  # fmt: skip
+    first, second = arm.stages
+    assert first.trajectory.key != second.trajectory.key
+    assert second.trajectory.parent == Checkpoint(first.trajectory.key, 200)
+
+
+@pytest.mark.parametrize(
+    ("length", "every", "expected"),
+    [(60, 10, [0, 10, 20, 30, 40, 50, 60]), (75, 20, [0, 20, 40, 60, 75]), (5, 10, [0, 5]), (60, None, [60])],
+)
+def test_measured_at_start_every_so_many_and_end(length: int, every: int | None, expected: list[int]) -> None:
+    arm = expand_seed(study(f"panels.top.arms={{v_epochs: [{length}], u_epochs: 1}}"), 0)[0]
+    assert measured_epochs(arm.stages[0], every) == expected
+
+
+def test_the_start_of_a_stage_is_the_end_of_the_one_before() -> None:
+    arm = next(a for a in expand_seed(study(), 0) if a.name == "v10" and a.panel == "top")
+    v, u = (s.trajectory.key for s in arm.stages)
+    start = next(p for p in arm.points if p.stage == "u_finetune" and p.stage_epoch == 0)
+    end = next(p for p in arm.points if p.stage == "v_pretrain" and p.stage_epoch == 10)
+    assert start.checkpoint == Checkpoint(v, 400)
+    assert start.evaluation == end.evaluation
+    assert {p.checkpoint.trajectory for p in arm.points if p.stage_epoch and p.stage == "u_finetune"} == {u}
+
+
+def test_every_point_has_its_own_key_unless_it_is_the_same_measurement() -> None:
+    points = {p.evaluation: (p.checkpoint, p.protocol.key) for a in expand(study()) for p in a.points}
+    assert len(points) == len(set(points.values()))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stages=[{name: a, epochs: $nothing}]", r"\$nothing"),
+        ("stages=[{name: a, epochs: 3, fm_raito: 1.0}]", "unknown key"),
+        ("stages=[{name: a, epochs: 3, fm_ratio: 0.3333}]", "must be whole"),
+        ("arm_name=x", "two arms"),
+        ("arm_name='{nothing}'", "arm_name"),
+    ],
+)
+def test_bad_declarations(override: str, words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        expand(study(override))

@@ -1,0 +1,132 @@
+"""Study files are read strictly, and every error says where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studies.errors import StudyError
+from studies.loader import builtin_names, load_source, merge, resolve, validate
+from studies.schema import ResolvedStudy
+from studies.yamlfile import parse_value
+
+
+def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_builtin_study_is_valid_at_every_scale(name: str) -> None:
+    source = load_source(name)
+    validate(source)
+    for scale in source.scales:
+        study = resolve(source, scale)
+        assert ResolvedStudy.model_validate(study.model_dump(mode="json")) == study
+
+
+def test_merge_lays_keys_over_and_replaces_lists_and_other_components() -> None:
+    base = {"a": {"x": 1, "y": 2}, "l": [1, 2], "network": {"name": "mlp", "width": 8}}
+    over = {"a": {"y": 3}, "l": [9], "network": {"name": "dit", "size": "B/4"}}
+    assert merge(base, over) == {"a": {"x": 1, "y": 3}, "l": [9], "network": {"name": "dit", "size": "B/4"}}
+    assert merge(base, {"network": {"name": "mlp", "depth": 2}})["network"] == {
+        "name": "mlp",
+        "width": 8,
+        "depth": 2,
+    }
+    assert base["a"] == {"x": 1, "y": 2}, "the inputs are left alone"
+
+
+def test_yaml_is_1_2() -> None:
+    assert parse_value("1e-4", "here") == pytest.approx(1e-4)
+    assert parse_value("on", "here") == "on"
+    assert parse_value("{a: [1, 2.5, null, true]}", "here") == {"a": [1, 2.5, None, True]}
+
+
+MINE = "study: mine\nextends: obs_v_then_u\n"
+
+
+def test_extends_merges_over_the_extended_study(tmp_path: Path) -> None:
+    name = write(tmp_path, MINE + "scales:\n  tiny:\n    scale_text: t\n    seeds: [7]\n    steps_per_epoch: 1\n"
+                 "    primary: frechet_pixel\n    dynamics: {network: {name: mlp, width: 8}, data: digits}\n"
+                 "    measure: [{metric: {name: frechet, features: pixel}}]\n")  # fmt: skip
+    source = load_source(name)
+    assert "cpu" in source.scales and "tiny" in source.scales
+    study = resolve(source, "tiny")
+    assert study.study == "mine"
+    assert study.seeds == (7,)
+    assert [c.id for c in study.claims] == [c.id for c in resolve(load_source("obs_v_then_u"), "cpu").claims]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (MINE + "tilte: x\n", 3, ["tilte", "unknown key", "title"]),
+        (MINE + "title: a\ntitle: b\n", 4, ["duplicate key", "title"]),
+        (MINE + "scales:\n  cpu:\n    steps_per_epoch: many\n", 5, ["steps_per_epoch", "integer"]),
+        (MINE + "scales:\n  cpu:\n    seeds: [0, 0]\n", None, ["seeds", "differ"]),
+        (MINE + "panels:\n  top:\n    arms: {v_epochs: [1, 2], u_epochs: [3]}\n", 4, ["equally long"]),
+        (MINE + "title: [unclosed\n", None, ["not valid YAML"]),
+        (MINE + "scales:\n  cpu:\n    measure:\n      - {metric: nonsense}\n", 6, ["nonsense", "frechet"]),
+    ],
+)
+def test_errors_name_file_line_and_key(tmp_path: Path, text: str, line: int | None, words: list[str]) -> None:
+    name = write(tmp_path, text)
+    with pytest.raises(StudyError) as caught:
+        resolve(load_source(name), "cpu")
+    said = str(caught.value)
+    assert name in said
+    for word in words:
+        assert word in said
+    if line is not None:
+        assert f"{name}:{line}:" in said
+
+
+def test_unknown_study_suggests_the_nearest() -> None:
+    with pytest.raises(StudyError, match="did you mean 'obs_v_then_u'"):
+        load_source("obs_v_thenu")
+
+
+def test_a_circle_of_extends_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "study: a\nextends: ./b.yaml\n", "a.yaml")
+    write(tmp_path, "study: b\nextends: ./a.yaml\n", "b.yaml")
+    with pytest.raises(StudyError, match="circle"):
+        load_source(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("steps_per_epoch", "key=value"),
+        ("steps_per_epochs=3", "did you mean 'steps_per_epoch'"),
+        ("measure.9.nfe=2", "not one of the"),
+        ("steps_per_epoch.x=2", "has no parts"),
+        ("seeds=[1]", "use the option"),
+        ("dynamics=3", "dynamics"),
+    ],
+)
+def test_bad_overrides(override: str, words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        resolve(load_source("obs_v_then_u"), "cpu", [override])
+
+
+def test_overrides_reach_into_lists_and_components() -> None:
+    study = resolve(
+        load_source("obs_v_then_u"),
+        "cpu",
+        [
+            "measure.0.samples=77",
+            "dynamics.network.width=32",
+            "panels.top.arms.v_epochs=[0, 20]",
+            "dynamics.data=gmm",
+        ],
+    )
+    assert study.measure[0].samples == 77
+    assert study.dynamics["network"]["width"] == 32
+    assert study.dynamics["data"] == "gmm"
+    assert study.panels["top"].attributes() == [
+        {"v_epochs": 0, "u_epochs": 60},
+        {"v_epochs": 20, "u_epochs": 60},
+    ]

@@ -1,0 +1,101 @@
+"""Leases: one holder at a time, stale ones are taken over, live ones never."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeps import lease as module
+from sweeps.lease import acquire, holder
+
+
+def test_only_one_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "train.lease"
+    first = acquire(path)
+    assert first is not None
+    assert acquire(path) is None
+    assert str(os.getpid()) in (holder(path) or "")
+    first.release()
+    assert holder(path) is None
+    second = acquire(path)
+    assert second is not None
+    second.release()
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def _race(path: str, start: float, results: object) -> None:
+    time.sleep(max(0.0, start - time.time()))
+    got = acquire(Path(path))
+    results.put(got is not None)  # type: ignore[attr-defined]
+    time.sleep(1.0)
+    if got:
+        got.release()
+
+
+def test_of_many_racers_exactly_one_wins(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    start = time.time() + 2.0
+    racers = [context.Process(target=_race, args=(str(tmp_path / "l"), start, results)) for _ in range(6)]
+    for racer in racers:
+        racer.start()
+    won = [results.get(timeout=30) for _ in racers]
+    for racer in racers:
+        racer.join()
+    assert sum(won) == 1
+
+
+def test_a_dead_owner_is_taken_over_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    code = "import os, sys; from pathlib import Path; from sweeps.lease import acquire; acquire(Path(sys.argv[1])); os._exit(9)"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert path.exists(), "the dead process left its lease"
+    assert holder(path) is None
+    taken = acquire(path)
+    assert taken is not None
+    taken.release()
+
+
+@pytest.mark.parametrize("same_pid", [True, False])
+def test_another_hosts_lease_is_believed_until_it_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_pid: bool
+) -> None:
+    path = tmp_path / "l"
+    record = {"owner": "x", "host": "elsewhere", "pid": os.getpid() if same_pid else 1, "born": 0.0}
+    path.write_text(json.dumps(record))
+    assert acquire(path) is None
+    old = time.time() - module.EXPIRY_S - 1
+    os.utime(path, (old, old))
+    taken = acquire(path)
+    assert taken is not None
+    taken.release()
+
+
+def test_the_heartbeat_renews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    path = tmp_path / "l"
+    held = acquire(path)
+    assert held is not None
+    old = time.time() - 1000
+    os.utime(path, (old, old))
+    deadline = time.time() + 10
+    while path.stat().st_mtime < time.time() - 500 and time.time() < deadline:
+        time.sleep(0.02)
+    assert path.stat().st_mtime > time.time() - 500
+    held.release()
+
+
+def test_releasing_a_lost_lease_leaves_the_new_holder_alone(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    first = acquire(path)
+    assert first is not None
+    path.write_text(json.dumps({"owner": "other", "host": "elsewhere", "pid": 1, "born": 0.0}))
+    first.release()
+    assert json.loads(path.read_text())["owner"] == "other"
