@@ -93,8 +93,8 @@ def declared(claim: Claim) -> str:
         side = "below" if claim.direction == "decreasing" else "above"
         return f"{where}: {a} − {b} {side} 0; Student's t paired by seed, two-sided, α = {claim.alpha:g}"
     return (
-        f"{where}: {claim.direction} in {claim.over}; Page's trend test over seeds, one-sided each way, "
-        f"α = {claim.alpha:g}"
+        f"{where}: {claim.direction} in {claim.over}; Page's trend test over seeds, "
+        f"confirmed by Student's t of the per-seed slopes, α = {claim.alpha:g}"
     )
 
 

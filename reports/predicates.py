@@ -95,8 +95,9 @@ def page_trend(sample: Sample) -> Trend | None:
 def decide(sample: Sample, interval: st.Interval | None, trend: Trend | None) -> tuple[Judgement, str]:
     """The verdict and its reason.
 
-    A difference is decided where its interval lies wholly on one side of 0, a trend where Page's p in one
-    direction is below α. One seed is never a verdict, nor are seeds that all gave the same difference.
+    A difference is decided where its interval lies wholly on one side of 0; a trend where Page's p in one direction is
+    below α and the interval of the mean per-seed slope lies wholly on that side. One seed is never a verdict, nor are
+    seeds that all gave the same difference.
     """
     claim, n = sample.claim, len(sample.values)
     if n < 2:
@@ -109,7 +110,7 @@ def decide(sample: Sample, interval: st.Interval | None, trend: Trend | None) ->
             "the difference is the same in every seed, so there is no variation to test against",
         )
     if claim.test == "trend":
-        return _decide_trend(trend, claim.alpha)
+        return _decide_trend(trend, claim.alpha, SIGN[claim.direction])
     return _decide_difference(interval, SIGN[claim.direction])
 
 
@@ -122,14 +123,23 @@ def _decide_difference(interval: st.Interval, sign: int) -> tuple[Judgement, str
     return "undecided", "the interval contains 0"
 
 
-def _decide_trend(trend: Trend | None, alpha: float) -> tuple[Judgement, str]:
-    if trend is None:
-        return "undecided", "the levels do not differ in any seed"
-    if trend.p_reverse < alpha:
-        return "contradicted", f"Page's test sees the reverse trend (p = {trend.p_reverse:.2g})"
+def _decide_trend(trend: Trend | None, alpha: float, sign: int) -> tuple[Judgement, str]:
+    """Page's test and the t of per-seed slopes must agree: Page's takes a seed's arms as exchangeable, and arms that
+    share a training prefix are not, so that alone it would find trends too often."""
+    if trend is None or trend.slope_interval is None:
+        return "undecided", "the levels do not differ in any seed, or differ equally in all"
+    by_slope, _ = _decide_difference(trend.slope_interval, sign)
+    by_page: Judgement = "undecided"
     if trend.p_forward < alpha:
-        return "supported", f"Page's test sees the trend (p = {trend.p_forward:.2g})"
-    return "undecided", f"Page's test sees a trend in neither direction (p = {trend.p_forward:.2g})"
+        by_page = "supported"
+    elif trend.p_reverse < alpha:
+        by_page = "contradicted"
+    found = {"supported": "the trend claimed", "contradicted": "the reverse trend", "undecided": "no trend"}
+    p = min(trend.p_forward, trend.p_reverse)
+    if by_slope == by_page:
+        return by_page, f"Page's test (p = {p:.2g}) and the t of per-seed slopes both see {found[by_page]}"
+    said = f"Page's test (p = {p:.2g}) sees {found[by_page]}, the t of per-seed slopes {found[by_slope]}"
+    return "undecided", said
 
 
 def trend_notes(trend: Trend, verdict: Judgement, sample: Sample, interval: st.Interval | None) -> tuple[str, ...]:
@@ -137,11 +147,6 @@ def trend_notes(trend: Trend, verdict: Judgement, sample: Sample, interval: st.I
     if verdict == "undecided":
         return ()
     notes = []
-    p = trend.slope_p_forward
-    one_sided = None if p is None else p if verdict == "supported" else 1 - p
-    if one_sided is None or one_sided >= sample.claim.alpha:
-        said = "" if one_sided is None else f" (p = {one_sided:.2g})"
-        notes.append(f"the t of per-seed slopes{said} does not confirm Page's test")
     if interval is not None and interval[0] <= 0 <= interval[1]:
         notes.append("the interval of highest minus lowest level contains 0")
     if verdict == "supported" and not trend.monotone:

@@ -21,8 +21,8 @@ FOOTNOTES = (
     "of the two-sided t test for a difference.",
     "Each claim has one primary metric and one test, declared before any result was seen; α holds for one "
     "claim, without correction for their number. Secondary metrics are uncorrected and decide nothing.",
-    "Page's test is one-sided. It takes arms as exchangeable within a seed; arms that share a training "
-    "prefix are correlated, which makes its p too small, so the t of per-seed slopes stands beside it.",
+    "Page's test is one-sided. It takes arms as exchangeable within a seed; arms that share a training prefix are "
+    "correlated, which makes its p too small, so a trend must also show in the two-sided t of per-seed slopes.",
 )
 
 

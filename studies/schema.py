@@ -102,7 +102,8 @@ class Claim(Strict):
     - ``mean``: the mean of the linearly interpolated curve over ``window``, in epochs from the arm's root;
     - ``rises``: Σ max(0, increase between consecutive points) over the stage: 0 for a curve that only falls.
 
-    Test ``trend``: the summary is monotone (``direction``) in the attribute ``over``; Page's trend test over seeds.
+    Test ``trend``: the summary is monotone (``direction``) in the attribute ``over``; Page's trend test over seeds,
+    confirmed by Student's t of the per-seed slopes (arms that share a prefix are correlated, which Page's ignores).
     Test ``difference``: summary(arms[0]) − summary(arms[1]) is negative (``decreasing``) or positive
     (``increasing``); Student's t of the differences paired by seed.
     """

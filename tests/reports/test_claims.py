@@ -63,11 +63,15 @@ def test_difference_decides_nothing_by_chance_more_often_than_alpha(seeds: int) 
     assert rate_within(seen.count("contradicted"), runs, 0.025)
 
 
-def test_trend_decides_nothing_by_chance_more_often_than_alpha() -> None:
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_trend_decides_nothing_by_chance_more_often_than_alpha(correlation: float) -> None:
+    """Also where neighbouring arms are correlated, as arms that share a prefix are."""
     rng, runs = np.random.default_rng(5), 400
-    seen = [verdict_of(TREND, rng.normal(size=(12, 5)) + rng.normal(size=(12, 1))) for _ in range(runs)]
-    assert rate_within(seen.count("supported"), runs, 0.045)  # L is discrete: the exact level is under 0.05
-    assert rate_within(seen.count("contradicted"), runs, 0.045)
+    distance = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
+    root = np.linalg.cholesky(correlation**distance)
+    seen = [verdict_of(TREND, rng.normal(size=(12, 5)) @ root.T + rng.normal(size=(12, 1))) for _ in range(runs)]
+    for side in ("supported", "contradicted"):
+        assert stats.binomtest(seen.count(side), runs, 0.025, alternative="greater").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("direction, expected", [(-1, "supported"), (1, "contradicted")])
