@@ -71,7 +71,7 @@ def publish(staged: Path, target: Path) -> bool:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(staged, target)
+        staged.rename(target)
     except OSError:
         if not target.is_dir():
             raise

@@ -142,9 +142,7 @@ class Checkpoint(NamedTuple):
     step: int
 
 
-def trajectory_key(
-    parent: Checkpoint | None, dynamics: Dynamics, seed: int, horizon_steps: int | None = None
-) -> str:
+def trajectory_key(parent: Checkpoint | None, dynamics: Dynamics, seed: int, horizon_steps: int | None = None) -> str:
     """hash(parent checkpoint, dynamics, seed[, T]); T only where a component of the dynamics uses it.
 
     Raises: ValueError if the dynamics use the horizon and none is given.

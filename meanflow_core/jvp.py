@@ -135,17 +135,19 @@ def _refuse(name: str) -> Callable[..., Any]:
 
 
 # Python answers these itself where a class does not: == by identity, bool as true, += by rebinding a name.
-for _name in (
-    "truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul abs eq ne lt le gt ge bool len "
-    "int float index setitem iadd isub imul itruediv imatmul ipow"
-).split():
+_REFUSED = (
+    "truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul abs eq ne lt le gt ge bool len int float "
+    "index setitem iadd isub imul itruediv imatmul ipow"
+)
+for _name in _REFUSED.split():
     setattr(Dual, f"__{_name}__", _refuse(f"__{_name}__"))
 
 
-_SHAPE_METHODS = frozenset(
+_SHAPES = (
     "reshape view flatten unflatten transpose permute chunk split unbind squeeze unsqueeze expand contiguous to "
-    "movedim repeat_interleave".split()
+    "movedim repeat_interleave"
 )
+_SHAPE_METHODS = frozenset(_SHAPES.split())
 
 
 def _reshape_both(name: str, x: Dual, *args: Any, **kwargs: Any) -> Any:
@@ -311,9 +313,7 @@ def _say_fallback(reason: str) -> None:
     log.warning("%s: taking du/dt by torch.func.jvp, which is slower but exact", reason)
 
 
-def jvp(
-    f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Tensor | None]
-) -> tuple[Tensor, Tensor]:
+def jvp(f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     """f(primals) and its derivative along tangents; None stands for a zero tangent.
 
     Args:

@@ -76,9 +76,7 @@ class MeanFlow:
     def __init__(self, params: MeanFlowParams) -> None:
         self.p, self.c = params.adaptive_p, params.adaptive_c
 
-    def terms(
-        self, network: nn.Module, batch: Batch, step: int = 0, transforms: Sequence[Transform] = ()
-    ) -> Terms:
+    def terms(self, network: nn.Module, batch: Batch, step: int = 0, transforms: Sequence[Transform] = ()) -> Terms:
         """Per-sample losses of a batch. The step's loss is their mean."""
         n, z, v_t = batch.v_rows, batch.z, batch.v_t
         y_v, y_u = (None, None) if batch.y is None else (batch.y[:n], batch.y[n:])

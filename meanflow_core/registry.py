@@ -69,9 +69,7 @@ _REGISTRY: dict[tuple[str, str], Component] = {}
 P = TypeVar("P", bound=type[Params])
 
 
-def register(
-    kind: str, name: str, *, version: int, impl: str, uses_horizon: bool = False
-) -> Callable[[P], P]:
+def register(kind: str, name: str, *, version: int, impl: str, uses_horizon: bool = False) -> Callable[[P], P]:
     """Class decorator: register a parameter model as the component (kind, name).
 
     Raises: ComponentError for an unknown kind or a name that is taken.
@@ -194,9 +192,7 @@ def parse_spec(kind: str, value: Any) -> Spec:
         where = ".".join(str(part) for part in first["loc"]) or "(its parameters)"
         known = ", ".join(component.params.model_fields) or "none"
         hint = f"; its parameters are: {known}" if first["type"] == "extra_forbidden" else ""
-        raise ComponentError(
-            f"{kind.replace('_', ' ')} '{component.name}': {where}: {first['msg']}{hint}"
-        ) from None
+        raise ComponentError(f"{kind.replace('_', ' ')} '{component.name}': {where}: {first['msg']}{hint}") from None
 
 
 def spec_field(kind: str) -> Any:

@@ -52,14 +52,10 @@ def sample(
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver '{solver}' (there is: {', '.join(SOLVERS)})")
-    return in_batches(
-        lambda rows, labels: SOLVERS[solver](net, rows, labels, nfe), z, y, batch_size=batch_size
-    )
+    return in_batches(lambda rows, labels: SOLVERS[solver](net, rows, labels, nfe), z, y, batch_size=batch_size)
 
 
-def in_batches(
-    function: Callable[..., Tensor], *rows: Tensor | None, batch_size: int = DEFAULT_BATCH
-) -> Tensor:
+def in_batches(function: Callable[..., Tensor], *rows: Tensor | None, batch_size: int = DEFAULT_BATCH) -> Tensor:
     """function(*rows) computed on at most ``batch_size`` rows at a time; a None among the rows stays None."""
     n = len(next(x for x in rows if x is not None))
     return torch.cat(
