@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from meanflow_core.checkpoint import Parts, load_checkpoint, write_checkpoint
-from meanflow_core.config import Dynamics, key_of
+from meanflow_core.config import Checkpoint, Dynamics, key_of
 from meanflow_core.trainer import Trainer
+from results.layout import Home
 from sweeps.session import Session
 from sweeps.worker import device_name
 
@@ -61,11 +63,52 @@ def verify_dynamics(
     return differing(whole.parts(), after.parts())
 
 
+def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, Any]]:
+    """Train the shortest ``count`` finished segments of a home again, from the checkpoint each started from, and compare
+    the end with what is stored: bitwise equal on the same machine type, torch build and number of threads."""
+    study = session.studies[0]
+    device = _device(study.device)
+    torch.set_num_threads(study.threads)
+    pieces = [
+        (stop - start, node.key, start, stop)
+        for node in session.tree
+        for start, stop in pairwise(node.boundaries())
+        if home.trajectory(node.key).checkpoint(stop).is_dir()
+    ]
+    records = []
+    with threadpool_limits(study.threads):
+        for _, key, start, stop in sorted(pieces)[:count]:
+            trajectory = session.tree.nodes[key].trajectory
+            trainer = _trainer(trajectory.dynamics, trajectory.seed, trajectory.horizon_steps, device)
+            _restore(trainer, home, key, start, trajectory.parent)
+            _advance(trainer, stop - start)
+            expect = {"trajectory": key, "step": stop}
+            stored = load_checkpoint(home.trajectory(key).checkpoint(stop), device=device, expect=expect)
+            bad = differing(trainer.parts(), stored.parts)
+            where = f"{key[:8]} steps {start} → {stop}, seed {trajectory.seed}"
+            records.append({"segment": where, "device": device_name(device), "equal": not bad, "differing": bad})
+    return records
+
+
+def _restore(trainer: Trainer, home: Home, key: str, start: int, parent: Checkpoint | None) -> None:
+    """Put a trainer where a segment starts: at the parent's checkpoint, at its own, or at initialisation."""
+    at = parent if parent and parent.step == start else Checkpoint(key, start)
+    if parent is None and start == 0:
+        return
+    folder = home.trajectory(at.trajectory).checkpoint(at.step)
+    loaded = load_checkpoint(folder, device=trainer.device, expect=at._asdict())
+    trainer.restore(loaded.parts, start, branch=at is parent)
+
+
+def _device(kind: str) -> torch.device:
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(auto if kind == "auto" else kind)
+
+
 def verify_session(session: Session, first: int, second: int, scratch: Path) -> list[dict[str, Any]]:
     """One record a distinct dynamics of the session's first study, on the device that its scale would use."""
     study = session.studies[0]
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(auto if study.device == "auto" else study.device)
+    device = _device(study.device)
     torch.set_num_threads(study.threads)
     stages: dict[str, tuple[Dynamics, int | None, set[str]]] = {}
     for arm in session.arms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -154,32 +154,37 @@ def verify(
     scale: ScaleOpt = None,
     first: Annotated[int, typer.Option("--first", min=1, help="n: steps before the restore.")] = 25,
     second: Annotated[int, typer.Option("--second", min=1, help="m: steps after it.")] = 25,
+    stored: Annotated[
+        int, typer.Option("--stored", min=0, metavar="N", help="Also train N finished segments of the home again.")
+    ] = 0,
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
     """Train n + m steps in one go, and n, save, restore, m; compare bitwise. Uses every dynamics of the study."""
+    from results.layout import Home
     from studies.cli.choose import choose
     from studies.cli.output import print_json
     from sweeps.session import open_session
-    from sweeps.verify import verify_session
+    from sweeps.verify import verify_session, verify_stored
 
     chosen, said = choose([study], scale, None, [], None)
     session = open_session(chosen)
-    results = verify_session(session, first, second, scratch=Path(home))
+    dynamics = verify_session(session, first, second, scratch=Path(home))
+    segments = verify_stored(session, Home(home), stored)
+    if len(segments) < stored:
+        raise StudyError(f"{home} holds {len(segments)} finished segments of {study} at scale {chosen[0].scale}")
     if json:
-        print_json(
-            {
-                "study": chosen[0].study,
-                "scale": chosen[0].scale,
-                "first": first,
-                "second": second,
-                "dynamics": results,
-            }
-        )
+        record = {"study": chosen[0].study, "scale": chosen[0].scale, "first": first, "second": second}
+        print_json({**record, "dynamics": dynamics, "stored": segments})
     else:
         _say(said)
-        for result in results:
-            verdict = "bitwise equal" if result["equal"] else f"DIFFER in {result['differing']}"
-            _say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {verdict}")
-    if not all(result["equal"] for result in results):
+        for result in dynamics:
+            _say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {_equality(result)}")
+        for result in segments:
+            _say(f"stored {result['segment']}, on {result['device']}: {_equality(result)}")
+    if not all(result["equal"] for result in [*dynamics, *segments]):
         sys.exit(1)
+
+
+def _equality(result: dict[str, Any]) -> str:
+    return "bitwise equal" if result["equal"] else f"DIFFERS in {', '.join(result['differing'][:5])}"
