@@ -1,3 +1,4 @@
 from studies.cli import main
 
-main()
+if __name__ == "__main__":  # spawned workers import this module under another name
+    main()
