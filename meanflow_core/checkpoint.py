@@ -62,6 +62,7 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], me
         files[f"{part}.safetensors"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     manifest = {"format": FORMAT, "meta": dict(meta), "files": files}
     _write(folder / MANIFEST, _sealed(manifest))
+    _sync_folder(folder)
 
 
 def publish(staged: Path, target: Path) -> bool:
@@ -77,12 +78,17 @@ def publish(staged: Path, target: Path) -> bool:
             raise
         shutil.rmtree(staged)
         return False
-    descriptor = os.open(target.parent, os.O_RDONLY)
+    _sync_folder(target.parent)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return True
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:

@@ -43,6 +43,12 @@ class Guidance(Params):
     lo: float = Field(default=0.0, ge=0.0, le=1.0)
     hi: float = Field(default=1.0, ge=0.0, le=1.0)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lo > self.hi:
+            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
+        return self
+
 
 class Dynamics(BaseModel):
     """Everything that decides what a training step does.

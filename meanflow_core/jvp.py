@@ -269,16 +269,14 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Dual:
-    """y = (x − μ)/σ has the symmetric Jacobian (I − 11ᵀ/n − yyᵀ/n)/σ."""
-    primal = F.layer_norm(x.primal, normalized_shape, weight, bias, eps)
-    dims = tuple(range(-len(normalized_shape), 0))
+    """y = (x − μ)/σ has the symmetric Jacobian (I − 11ᵀ/n − yyᵀ/n)/σ, so its backward kernel is the JVP."""
+    shape = list(normalized_shape)
+    primal, mean, rstd = torch.native_layer_norm(x.primal, shape, weight, bias, eps)
     with torch.no_grad():
-        value, tangent = x.primal.to(primal.dtype), x.tangent.to(primal.dtype)
-        variance, mean = torch.var_mean(value, dims, correction=0, keepdim=True)
-        rstd = (variance + eps).rsqrt()
-        y = (value - mean) * rstd
-        centred = tangent - tangent.mean(dims, keepdim=True)
-        tangent = (centred - y * (y * tangent).mean(dims, keepdim=True)) * rstd
+        value, tangent = x.primal.to(primal.dtype), x.tangent.to(primal.dtype).contiguous()
+        tangent, _, _ = torch.ops.aten.native_layer_norm_backward(
+            tangent, value, shape, mean, rstd, None, None, [True, False, False]
+        )
         if weight is not None:
             tangent = tangent * weight
     return Dual(primal, tangent)

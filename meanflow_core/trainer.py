@@ -129,7 +129,10 @@ class Trainer:
                 )
         view = View(i, self.network, batch, terms)
         for observer in self.observers:
-            values.update(observer.observe(view))
+            seen = observer.observe(view)
+            if taken := sorted(values.keys() & seen.keys()):
+                raise ValueError(f"{type(observer).__name__} logs {taken}, names that are taken already")
+            values.update(seen)
         return values
 
     def check_finite(self) -> None:

@@ -63,7 +63,7 @@ def test_v_of_one_class_is_the_linear_regression_of_eps_minus_x_on_z() -> None:
             eye = torch.eye(3, dtype=F64)
             gain = (t * eye - (1 - t) * S) @ torch.linalg.inv((1 - t) ** 2 * S + t**2 * eye)
             expected = -m + (z - (1 - t) * m) @ gain.T
-            found = fields.v(z, torch.full((5,), t), torch.full((5,), k))
+            found = fields.v(z, torch.full((5,), t, dtype=F64), torch.full((5,), k))
             torch.testing.assert_close(found, expected)
 
 

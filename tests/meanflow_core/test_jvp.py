@@ -239,6 +239,12 @@ def test_no_graph_on_the_derivative(network: Any) -> None:
         assert derivative.grad_fn is None
 
 
+@pytest.mark.parametrize("f", [operator.neg, lambda x: x[0], lambda x: x])
+def test_no_graph_from_the_tangent_itself(f: Callable[[Any], Any]) -> None:
+    _, derivative = jvp(f, (A,), (B.clone().requires_grad_(),))
+    assert not derivative.requires_grad
+
+
 def test_not_one_more_graph_node_than_a_forward_pass(network: Any) -> None:
     def nodes(out: Tensor) -> int:
         seen, stack = set(), [out.grad_fn]
@@ -312,9 +318,7 @@ def test_the_label_has_no_tangent(monkeypatch: pytest.MonkeyPatch, network: Any)
     f, primals, tangents = along_path(network)
     seen: list[bool] = []
     plain = network.condition.label.forward
-    monkeypatch.setattr(
-        network.condition.label, "forward", lambda y: (seen.append(isinstance(y, Dual)), plain(y))[1]
-    )
+    monkeypatch.setattr(network.condition.label, "forward", lambda y: (seen.append(isinstance(y, Dual)), plain(y))[1])
     jvp(f, primals, tangents)
     assert seen == [False]
 
@@ -345,13 +349,13 @@ NO_RULE: dict[str, Callable[[Any], Any]] = {
     "stack": lambda x: torch.stack([x, B]),
     "where": lambda x: torch.where(B > 0, x, -x),
     "comparison": lambda x: x * (x > 0),
-    "equality": lambda x: x * (x == x),
+    "equality": lambda x: x * (x == A),
     "inequality": lambda x: x * (x != 0),
     "in place, operator": lambda x: in_place(x, operator.iadd),
     "in place, operator mul": lambda x: in_place(x, operator.imul),
     "in place, method": lambda x: in_place(x, lambda h, y: h.add_(y)),
     "in place, silu": lambda x: in_place(x, lambda h, y: F.silu(h, inplace=True)),
-    "assignment": lambda x: assigned(x),
+    "assignment": lambda x: assigned(x, 2),
     "add with alpha": lambda x: torch.add(x, B, alpha=2),
     "linear by keyword": lambda x: F.linear(input=x, weight=W),
     "linear with a moving bias": lambda x: F.linear(B, W[:4], x[0]),
@@ -376,9 +380,9 @@ def in_place(x: Any, change: Callable[[Any, Any], Any]) -> Any:
     return alias * 1
 
 
-def assigned(x: Any) -> Any:
+def assigned(x: Any, factor: float) -> Any:
     h = x * 1
-    h[0] = 2 * x[1]
+    h[0] = factor * x[1]
     return h
 
 

@@ -218,9 +218,7 @@ def test_weights_are_applied_after_normalisation() -> None:
     terms, _, _ = run([toy], v_rows=0)
     (given,) = toy.seen
     torch.testing.assert_close(given, 1 / (terms.squared_error + 0.01), **EXACT)
-    torch.testing.assert_close(
-        terms.loss, given * (2 + torch.arange(8)) * terms.squared_error, **EXACT
-    )
+    torch.testing.assert_close(terms.loss, given * (2 + torch.arange(8)) * terms.squared_error, **EXACT)
 
 
 def test_transforms_apply_in_order() -> None:

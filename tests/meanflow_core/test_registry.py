@@ -61,9 +61,7 @@ def test_golden_file_knows_every_component() -> None:
 def doctored(title: str, **changes: Any) -> golden.Golden:
     """The description of a registry in which one component was changed."""
     kind, name = title.split("/")
-    found = [
-        dataclasses.replace(c, **changes) if (c.kind, c.name) == (kind, name) else c for c in golden.built_in()
-    ]
+    found = [dataclasses.replace(c, **changes) if (c.kind, c.name) == (kind, name) else c for c in golden.built_in()]
     return golden.describe(found)
 
 
@@ -214,7 +212,7 @@ def test_horizon_undeclared_is_refused_even_where_it_is_known() -> None:
     with registered("transform", "toy", Empty, f"{IMPL}_reading_horizon"):
         spec = parse_spec("transform", "toy")
         for horizon in (None, 100):
-            with pytest.raises(HorizonError, match="'toy'.*uses_horizon=True"):
+            with pytest.raises(HorizonError, match=r"'toy'.*uses_horizon=True"):
                 spec.build(horizon)
 
 
