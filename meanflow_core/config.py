@@ -165,12 +165,11 @@ def trajectory_key(parent: Checkpoint | None, dynamics: Dynamics, seed: int, hor
     return key_of(canonical)
 
 
-class Protocol(BaseModel):
-    """How one number is measured. Values of different protocols are never compared.
+class Measurement(BaseModel):
+    """What is measured and how samples are drawn for it.
 
     ``nfe`` and ``solver`` say how samples are drawn (``jump``: n-step jumps of u; ``euler``: Euler steps on
     v = u(z, t, t)); ``samples`` is their number and ``seed`` fixes latents and labels, common to all arms.
-    ``reference`` is the canonical form of the data set compared with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -181,7 +180,19 @@ class Protocol(BaseModel):
     samples: PositiveInt = 5000
     seed: int = 0
     weights: Weights = "ema"
+
+
+class Protocol(Measurement):
+    """A measurement against one reference, the data set compared with. Values of different protocols are never
+    compared."""
+
     reference: spec_field("data")  # type: ignore[valid-type]
+
+    @classmethod
+    def of(cls, measurement: Measurement, reference: Spec) -> Protocol:
+        """A measurement (or a subclass with more fields) against a reference."""
+        fields = {name: getattr(measurement, name) for name in Measurement.model_fields}
+        return cls.model_validate({**fields, "reference": reference})
 
     def canonical(self) -> dict[str, Any]:
         out = {**non_defaults(self), "version": PROTOCOL_VERSION}

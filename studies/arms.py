@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_key, trajectory_key
 from studies.errors import StudyError
-from studies.loader import merge
-from studies.schema import Attribute, Measure, ResolvedStudy, Stage
+from studies.loader import stage_dynamics
+from studies.schema import Attribute, ResolvedStudy, Stage
 
 
 @dataclass(frozen=True)
@@ -73,21 +71,6 @@ class Arm:
         return self.stages[-1].stop_epoch if self.stages else 0
 
 
-def stage_dynamics(study: ResolvedStudy, stage: Stage) -> Dynamics:
-    """The study's dynamics with the stage's overrides. Raises: StudyError naming the stage and the key."""
-    try:
-        return Dynamics.model_validate(merge(study.dynamics, stage.overrides))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(p) for p in first["loc"]) or "dynamics"
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = f"unknown key; a stage may set: name, epochs, {', '.join(Dynamics.model_fields)}"
-        raise StudyError(
-            f"study '{study.study}', scale '{study.scale}', stage '{stage.name}': {key}: {message}"
-        ) from None
-
-
 def _epochs(stage: Stage, attributes: dict[str, Attribute], where: str) -> int:
     if isinstance(stage.epochs, int):
         return stage.epochs
@@ -146,7 +129,7 @@ def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]
     for stage in stages:
         for measure in study.measure:
             if measure.stages is None or stage.name in measure.stages:
-                protocol = protocol_of(study, measure, stage.trajectory.dynamics)
+                protocol = Protocol.of(measure, stage.trajectory.dynamics.data)
                 for epoch in measured_epochs(stage, measure.every_epochs):
                     step = stage.start_step + epoch * study.steps_per_epoch
                     at = checkpoint_at(stage, step)
@@ -158,10 +141,6 @@ def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]
                         protocol,
                         evaluation_key(at, protocol),
                     )
-
-
-def protocol_of(study: ResolvedStudy, measure: Measure, dynamics: Dynamics) -> Protocol:
-    return Protocol.model_validate(study.protocol_fields(measure, dynamics.data))
 
 
 def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from meanflow_core.config import Dynamics
 from studies.errors import StudyError
-from studies.schema import ResolvedStudy
+from studies.schema import ResolvedStudy, Stage
 from studies.yamlfile import Loc, YamlFile, parse_value, read_yaml
 
 BUILTIN = Path(__file__).parent
@@ -118,7 +119,7 @@ def parse_overrides(items: Sequence[str]) -> list[tuple[Loc, Any]]:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
             raise StudyError(f"-o {item}: an override is written key=value, e.g. -o steps_per_epoch=80")
-        parts: Loc = tuple(int(p) if p.isdigit() else p for p in key.strip().split("."))
+        parts: Loc = tuple(int(p) if p.isdecimal() else p for p in key.strip().split("."))
         parsed.append((parts, parse_value(value, f"-o {item}")))
     return parsed
 
@@ -151,15 +152,51 @@ def resolve(
     data["scale"] = scale
     paths = parse_overrides(overrides)
     for path, value in paths:
-        if path in {("scale",), ("study",), ("seeds",)}:
+        if path[0] in {"scale", "study", "seeds"}:
             raise StudyError(f"-o {path[0]}=...: use the option or the file for that, not an override")
         _apply(data, path, value)
     if seeds is not None:
         data["seeds"] = list(seeds)
+    overridden = {path for path, _ in paths}
     try:
-        return ResolvedStudy.model_validate(data)
+        study = ResolvedStudy.model_validate(data)
     except ValidationError as error:
-        raise StudyError(_say(error, source, scale, {p for p, _ in paths})) from None
+        raise StudyError(_say(error, source, scale, overridden)) from None
+    _check_stages(study, source, overridden)
+    return study
+
+
+def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc]) -> None:
+    """Raises: StudyError if a stage's dynamics are not valid."""
+    lists: dict[Loc, Sequence[Stage]] = {("stages",): study.stages}
+    lists |= {("controls", name, "stages"): control.stages for name, control in study.controls.items()}
+    for path, stages in lists.items():
+        for i, stage in enumerate(stages):
+            try:
+                stage_dynamics(study, stage)
+            except ValidationError as error:
+                first = error.errors()[0]
+                loc: Loc = tuple(first["loc"])
+                own = not loc or loc[0] in stage.overrides
+                where = _where((*path, i, *loc) if own else ("dynamics", *loc), source, study.scale, overridden)
+                message = first["msg"].removeprefix("Value error, ")
+                if first["type"] == "extra_forbidden":
+                    message = f"unknown key; there is: {', '.join(Dynamics.model_fields)}"
+                key = ".".join(str(p) for p in loc) or "dynamics"
+                raise StudyError(f"{where}: stage '{stage.name}': {key}: {message}") from None
+
+
+def stage_dynamics(study: ResolvedStudy, stage: Stage) -> Dynamics:
+    """The study's dynamics with the stage's overrides. Raises: ValidationError, never once `resolve` has passed."""
+    return Dynamics.model_validate(merge(study.dynamics, stage.overrides))
+
+
+def _where(loc: Loc, source: StudySource, scale: str, overridden: set[Loc]) -> str:
+    """The override that set a part of a study, or else the file and line."""
+    for path in overridden:
+        if loc[: len(path)] == path or path[: len(loc)] == loc:
+            return f"-o {'.'.join(map(str, path))}"
+    return source.locate(scale, loc)
 
 
 def _say(error: ValidationError, source: StudySource, scale: str, overridden: set[Loc]) -> str:
@@ -167,12 +204,12 @@ def _say(error: ValidationError, source: StudySource, scale: str, overridden: se
 
 
 def _messages(error: ValidationError, source: StudySource, scale: str, overridden: set[Loc]) -> Iterator[str]:
+    locs = [tuple(item["loc"]) for item in error.errors()]
     for item in error.errors():
         loc: Loc = tuple(item["loc"])
-        where = source.locate(scale, loc)
-        for path in overridden:
-            if loc[: len(path)] == path or path[: len(loc)] == loc:
-                where = f"-o {'.'.join(map(str, path))}"
+        if item["type"] == "too_short" and any(other[: len(loc)] == loc != other for other in locs):
+            continue  # it lacks only what is wrong in itself, which has a message of its own
+        where = _where(loc, source, scale, overridden)
         key = ".".join(str(p) for p in loc) or "(the study)"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from meanflow_core.config import Weights
-from meanflow_core.registry import Spec, spec_field
+from meanflow_core.config import Measurement
+from meanflow_core.registry import spec_field
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
 Number = int | float
@@ -79,16 +79,10 @@ class Control(Strict):
     stages: tuple[Stage, ...] = Field(min_length=1)
 
 
-class Measure(Strict):
+class Measure(Measurement):
     """What is measured where. With ``every_epochs`` a stage is measured at its start, every so many epochs and at
     its end; without, at its end only. ``stages`` restricts it to some stages."""
 
-    metric: spec_field("metric")  # type: ignore[valid-type]
-    nfe: PositiveInt = 1
-    solver: Literal["jump", "euler"] = "jump"
-    samples: PositiveInt = 5000
-    seed: int = 0
-    weights: Weights = "ema"
     every_epochs: PositiveInt | None = None
     stages: tuple[Name, ...] | None = None
 
@@ -193,15 +187,3 @@ class ResolvedStudy(Strict):
             if claim.over is not None and claim.over not in self.panels[claim.panel].arms:
                 raise ValueError(f"claim '{claim.id}': arms of '{claim.panel}' have no attribute '{claim.over}'")
         return self
-
-    def protocol_fields(self, measure: Measure, data: Spec) -> dict[str, Any]:
-        """The fields of the evaluation protocol that a measure amounts to on a data set."""
-        return {
-            "metric": measure.metric,
-            "nfe": measure.nfe,
-            "solver": measure.solver,
-            "samples": measure.samples,
-            "seed": measure.seed,
-            "weights": measure.weights,
-            "reference": data,
-        }

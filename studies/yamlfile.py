@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from studies.errors import StudyError
 
@@ -23,6 +24,8 @@ def plain(node: Any) -> Any:
         return {str(k): plain(v) for k, v in node.items()}
     if isinstance(node, Sequence) and not isinstance(node, str):
         return [plain(v) for v in node]
+    if isinstance(node, ScalarBoolean):  # a boolean with an anchor; to isinstance, an integer
+        return bool(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
@@ -64,6 +67,8 @@ def parse(text: str, where: str) -> Any:
         raise StudyError(f"{where}:{line}: not valid YAML: {error.problem}") from None
     except YAMLError as error:
         raise StudyError(f"{where}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise StudyError(f"{where}: not valid YAML for us: nested too deeply") from None
 
 
 def read_yaml(path: Path) -> YamlFile:

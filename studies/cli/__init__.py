@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that ``study --help``, ``lis
 
 from __future__ import annotations
 
+import io
 import sys
 
 from studies.cli.app import app
@@ -15,6 +16,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point. Expected errors become one message on stderr and exit status 2; bugs keep their traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no arrows still gets the words
     try:
         app()
     except KeyboardInterrupt:

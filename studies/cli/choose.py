@@ -21,7 +21,7 @@ def parse_seeds(text: str | None) -> list[int] | None:
         return None
     seeds: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        found = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if not found:
             raise StudyError(f"--seeds {text}: '{part}' is neither a seed nor a range; write e.g. 0-5 or 0,3,7")
         low = int(found[1])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +28,10 @@ from studies.errors import StudyError
 if TYPE_CHECKING:
     from results.layout import Home
     from sweeps.jobs import Job
-    from sweeps.scheduler import Outcome
+    from sweeps.scheduler import Outcome, Scheduler
     from sweeps.session import Session
+
+SHOWN_BLOCKED = 8
 
 WorkersOpt = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes. Default: as many as the cores allow.")
@@ -48,6 +53,7 @@ def run(
     from studies.cli.choose import choose
     from studies.cli.store import created
     from sweeps.preflight import preflight
+    from sweeps.scheduler import Outcome
     from sweeps.session import open_session
 
     chosen, said = choose(studies, scale, seeds, override or [], variant)
@@ -61,10 +67,11 @@ def run(
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
     _record(session, place, variant)
     _say(_todo(session, jobs))
-    outcome = _execute(place, jobs, workers) if jobs else None
+    outcome = _execute(place, jobs, workers) if jobs else Outcome()
+    _complain(outcome)
     with created(place):
         pass  # ingest what the workers left
-    sys.exit(_conclude(session, outcome, variant))
+    sys.exit(_conclude(outcome, studies, variant))
 
 
 def _say(text: str) -> None:
@@ -110,42 +117,54 @@ def _execute(home: Home, jobs: list[Job], workers: int | None) -> Outcome:
     size = min(workers or default_workers(jobs), len(jobs))
     _say(f"{size} worker{'s' if size > 1 else ''}; Ctrl-C stops cleanly, running again continues")
     with progress(jobs) as watcher, Pool(home, size) as pool:
-        return Scheduler(home, pool, jobs, watcher).run(lambda job: _done_elsewhere(home, job))
+        scheduler = Scheduler(home, pool, jobs, watcher)
+        with _stopping(scheduler):
+            return scheduler.run()
 
 
-def _done_elsewhere(home: Home, job: Job) -> bool:
-    """Whether another command has finished a job that it held while we waited."""
-    from results.queries import evaluated_keys
-    from studies.cli.store import created
+@contextmanager
+def _stopping(scheduler: Scheduler) -> Iterator[None]:
+    """Inside, the first Ctrl-C or SIGTERM stops the scheduler; the second interrupts at once."""
 
-    folder = home.trajectory(job.trajectory)
-    if job.kind == "train":
-        full = all(folder.checkpoint(step).is_dir() for step in job.full_steps)
-        return full and all(folder.snapshot(s).is_dir() or folder.checkpoint(s).is_dir() for s in job.snapshot_steps)
-    with created(home) as engine:
-        return {wanted.evaluation for wanted in job.evaluations} <= evaluated_keys(engine)
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.default_int_handler)
+        scheduler.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _conclude(session: Session, outcome: Outcome | None, variant: str | None) -> int:
-    """Say how it ended and what comes next. Returns: the exit status."""
-    if outcome is not None:
-        for failure in outcome.failures:
-            _say(f"\nFAILED {failure.job.name}: {failure.reason}")
-            if tail := failure.tail():
-                _say("  last lines of its log:")
-                _say("\n".join(f"  | {line}" for line in tail.splitlines()))
+def _complain(outcome: Outcome) -> None:
+    """Say what failed, why, and what could not start because of it."""
+    for failure in outcome.failures:
+        _say(f"\nFAILED {failure.job.name}: {failure.reason}")
+        if tail := failure.tail():
+            _say("  last lines of its log:")
+            _say("\n".join(f"  | {line}" for line in tail.splitlines()))
+        if failure.log:
             _say(f"  log: {failure.log}")
-        if outcome.blocked:
-            _say(f"\n{len(outcome.blocked)} jobs could not start because what they need failed or is missing")
-        if outcome.interrupted:
-            _say("stopped; what was trained is saved. Run the same command again to continue")
-            return 130
-        if not outcome.complete:
-            _say("run the same command again to retry; nothing that is done will be computed again")
-            return 1
+    if outcome.blocked:
+        _say(f"\n{len(outcome.blocked)} jobs are blocked: what they start from or measure failed or is missing")
+        _say("\n".join(f"  - {job.name}" for job in outcome.blocked[:SHOWN_BLOCKED]))
+        if len(outcome.blocked) > SHOWN_BLOCKED:
+            _say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
+
+
+def _conclude(outcome: Outcome, studies: list[str], variant: str | None) -> int:
+    """Say how it ended and what comes next. Returns: the exit status."""
+    if outcome.interrupted:
+        _say("stopped; what was trained is saved. Run the same command again to continue")
+        return 130
+    if not outcome.complete:
+        _say("run the same command again to retry; nothing that is done will be computed again")
+        return 1
     suffix = f" --as {variant}" if variant else ""
-    for study in session.studies:
-        _say(f"done. Next: study report {study.study}{suffix}   and   study claims {study.study}{suffix}")
+    for study in studies:
+        _say(f"done. Next: study report {study}{suffix}   and   study claims {study}{suffix}")
     return 0
 
 
