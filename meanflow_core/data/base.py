@@ -32,9 +32,7 @@ class DataSet(ABC):
     """The data's exact v and u, where they are known."""
 
     @abstractmethod
-    def batch(
-        self, seed: int, step: int, batch_size: int, device: torch.device | str
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, seed: int, step: int, batch_size: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """Training step ``step``'s data on ``device``: x (B, *shape) float32, labels (B,) int64 or None.
 
         ``step`` counts from the root of a chain, from 0.

@@ -38,9 +38,7 @@ class Digits(DataSet):
         self.x, self.y = digits()
         self._passes = Passes(len(self.x))
 
-    def batch(
-        self, seed: int, step: int, batch_size: int, device: torch.device | str
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, seed: int, step: int, batch_size: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         rows = self._passes.indices(seed, step, batch_size)
         return self.x[rows].to(device), self.y[rows].to(device)
 

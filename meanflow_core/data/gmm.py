@@ -23,9 +23,7 @@ class ExactDataSet(DataSet):
         self.shape = exact.shape
         self.num_classes = num_classes
 
-    def batch(
-        self, seed: int, step: int, batch_size: int, device: torch.device | str
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, seed: int, step: int, batch_size: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         x, y = self.exact.draw(batch_size, generator(seed, "data", step))
         return x.float().to(device), y.to(device) if self.num_classes else None
 

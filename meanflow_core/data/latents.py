@@ -50,9 +50,7 @@ class Latents(DataSet):
         self.shape = (params.channels, params.side, params.side)
         self.num_classes = params.classes if params.classes > 1 else None
 
-    def batch(
-        self, seed: int, step: int, batch_size: int, device: torch.device | str
-    ) -> tuple[Tensor, Tensor | None]:
+    def batch(self, seed: int, step: int, batch_size: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """See the base class. ξ is drawn on ``device``, so that a GPU need not wait for a CPU's draws."""
         rows = self._passes.indices(seed, step, batch_size)
         xi_rng = generator(seed, "latents", step, device)
@@ -70,9 +68,7 @@ class Latents(DataSet):
         folder = folder_of(self.params.dataset)
         if folder is None:
             return [f"{DATA_ROOT} is not set: it names the folder that holds {self.params.dataset}/"]
-        missing = [
-            f"{folder / name}: {what}" for name, what in self._files() if not (folder / name).is_file()
-        ]
+        missing = [f"{folder / name}: {what}" for name, what in self._files() if not (folder / name).is_file()]
         return [f"missing {line}" for line in missing] or self._problems(folder)
 
     def _files(self) -> list[tuple[str, str]]:

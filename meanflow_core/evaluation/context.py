@@ -65,9 +65,7 @@ class EvaluationContext:
     def predict(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """u(z, r, t, y) by the network, in batches, on the CPU. z (N, *shape); r, t and y (N,), y or None."""
         with _in_eval_mode(self.network):
-            return in_batches(
-                self.network, *(x if x is None else x.to(self.device) for x in (z, r, t, y))
-            ).cpu()
+            return in_batches(self.network, *(x if x is None else x.to(self.device) for x in (z, r, t, y))).cpu()
 
     def _sample(self, draw: _Draw) -> Tensor:
         n, y = draw.samples, None
@@ -79,9 +77,7 @@ class EvaluationContext:
             x = sample(self.network, z.to(self.device), y, draw.nfe, draw.solver).cpu()
         bad = int((~x.flatten(1).isfinite().all(1)).sum())
         if bad:
-            raise EvaluationError(
-                f"{bad} of {draw.samples} samples are not finite ({draw.solver}, {draw.nfe} NFE)"
-            )
+            raise EvaluationError(f"{bad} of {draw.samples} samples are not finite ({draw.solver}, {draw.nfe} NFE)")
         return x
 
 

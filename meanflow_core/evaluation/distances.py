@@ -22,9 +22,7 @@ class Frechet:
         self.space = params.features
 
     def preflight(self, protocol: Protocol) -> list[str]:
-        few = (
-            [f"a covariance needs at least 2 samples, not {protocol.samples}"] if protocol.samples < 2 else []
-        )
+        few = [f"a covariance needs at least 2 samples, not {protocol.samples}"] if protocol.samples < 2 else []
         return few + missing_for(self.space, protocol)
 
     def compute(self, context: EvaluationContext, protocol: Protocol) -> float:

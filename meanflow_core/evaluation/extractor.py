@@ -68,9 +68,7 @@ def held_out_split() -> tuple[Tensor, Tensor]:
     from sklearn.model_selection import train_test_split
 
     labels = digits()[1].numpy()
-    train, test = train_test_split(
-        range(len(labels)), test_size=HELD_OUT, random_state=SPLIT_SEED, stratify=labels
-    )
+    train, test = train_test_split(range(len(labels)), test_size=HELD_OUT, random_state=SPLIT_SEED, stratify=labels)
     return torch.tensor(train), torch.tensor(test)
 
 

@@ -85,9 +85,7 @@ def kid(a: Tensor, b: Tensor, subsets: int, subset_size: int) -> float:
     Raises: EvaluationError if either side is smaller than a subset, or the value is not finite.
     """
     if min(len(a), len(b)) < subset_size:
-        raise EvaluationError(
-            f"KID in subsets of {subset_size} needs as many samples; got {len(a)} and {len(b)}"
-        )
+        raise EvaluationError(f"KID in subsets of {subset_size} needs as many samples; got {len(a)} and {len(b)}")
     found = kid_features_to_metric(
         a.double(),
         b.double(),

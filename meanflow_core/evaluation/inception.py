@@ -38,21 +38,15 @@ def weights_path() -> Path:
 def missing_assets(spec: Spec) -> list[str]:
     """What is missing to measure FID on data ``spec``, in words; empty if everything is there."""
     if not isinstance(spec.params, LatentsParams):
-        return [
-            f"inception features are for decoded latents; the data '{spec.name}' is none: use 'digits_cnn'"
-        ]
+        return [f"inception features are for decoded latents; the data '{spec.name}' is none: use 'digits_cnn'"]
     missing = []
     if not weights_path().is_file():
-        missing.append(
-            f"missing Inception weights {weights_path()} ($TORCH_HOME/hub/checkpoints/{INCEPTION_FILE})"
-        )
+        missing.append(f"missing Inception weights {weights_path()} ($TORCH_HOME/hub/checkpoints/{INCEPTION_FILE})")
     folder = folder_of(spec.params.dataset)
     if folder is None:
         return [*missing, f"{DATA_ROOT} is not set: it names the folder that holds {spec.params.dataset}/"]
     if not (folder / "reference.npz").is_file():
-        missing.append(
-            f"missing reference statistics {folder / 'reference.npz'} (mu and sigma of {FEATURES} features)"
-        )
+        missing.append(f"missing reference statistics {folder / 'reference.npz'} (mu and sigma of {FEATURES} features)")
     if not (folder / "vae").is_dir():
         missing.append(f"missing VAE {folder / 'vae'} (a diffusers AutoencoderKL folder, sd-vae-ft-mse)")
     if importlib.util.find_spec("diffusers") is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from meanflow_core import dual
 from meanflow_core import jvp as module
 from meanflow_core.jvp import Dual, NoTangentRule, generic_jvp, jvp, rule
 from meanflow_core.objectives import u_error
@@ -144,19 +145,19 @@ def test_rule(name: str) -> None:
 def test_every_rule_is_tested() -> None:
     """A rule that no case above reaches would be trusted untested."""
     reached = set()
-    rules = dict(module._RULES)
+    rules = dict(dual.RULES)
     try:
         for f, r in rules.items():
-            module._RULES[f] = lambda *a, _f=f, _r=r, **k: (reached.add(_f), _r(*a, **k))[1]
+            dual.RULES[f] = lambda *a, _f=f, _r=r, **k: (reached.add(_f), _r(*a, **k))[1]
         methods = set()
-        original = module._reshape_both
-        module._reshape_both = lambda name, *a, **k: (methods.add(name), original(name, *a, **k))[1]  # type: ignore[assignment]
+        original = dual._reshape_both
+        dual._reshape_both = lambda name, *a, **k: (methods.add(name), original(name, *a, **k))[1]  # type: ignore[assignment]
         for f, shapes in RULES.values():
             as_dual(f, [numbers(*s) for s in shapes], [numbers(*s) for s in shapes])
     finally:
-        module._RULES.update(rules)
-        module._reshape_both = original
-    assert methods == module._SHAPE_METHODS
+        dual.RULES.update(rules)
+        dual._reshape_both = original
+    assert methods == dual._SHAPE_METHODS
     shape_functions = {getattr(space, n, None) for n in methods for space in (torch, torch.Tensor)}
     aliases = {torch.Tensor.neg, torch.Tensor.sin, torch.Tensor.cos, torch.Tensor.add}  # reached as operators
     assert set(rules) - reached - shape_functions <= aliases | {torch.Tensor.sub, torch.Tensor.mul}
@@ -438,7 +439,7 @@ def test_a_rule_can_be_added() -> None:
     try:
         out = as_dual(torch.square, [A], [B])
     finally:
-        del module._RULES[torch.square]
+        del dual.RULES[torch.square]
     torch.testing.assert_close(out.tangent, 2 * A * B, **F64)
 
 
