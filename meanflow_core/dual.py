@@ -1,8 +1,8 @@
 """Dual numbers on tensors: a primal computed as ever, and beside it a tangent computed under no_grad.
 
-`Dual` implements ``__torch_function__``, so that functions written in plain PyTorch take it. Here are its arithmetic and
-its shapes; the rules of neural-network functions stand in `meanflow_core.jvp`. What has no rule raises `NoTangentRule`:
-nothing is ever guessed.
+`Dual` implements ``__torch_function__``, so that functions written in plain PyTorch take it. Here are its arithmetic
+and its shapes; the rules of neural-network functions stand in `meanflow_core.jvp`. What has no rule raises
+`NoTangentRule`: nothing is ever guessed.
 """
 
 from __future__ import annotations

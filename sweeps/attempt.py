@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -11,6 +12,8 @@ from typing import Any, TextIO
 
 from results.layout import Home, TrajectoryDir
 from sweeps.jobs import Done, Job
+
+STAGED = "staged-"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -37,6 +40,18 @@ def describe_trajectory(folder: TrajectoryDir, job: Job) -> None:
         "dynamics": job.dynamics.dump(),
     }
     write_atomically(folder.description, json.dumps(record, indent=1))
+
+
+def recorded_evaluations(folder: TrajectoryDir) -> set[str]:
+    """Keys of the evaluations that the attempts on a trajectory have recorded. Lines that are cut off or damaged count
+    for nothing, here as in the store."""
+    keys = set()
+    for path in folder.attempts.glob("*/metrics.jsonl"):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.startswith(b'{"type": "evaluation"') and line.endswith(b"\n"):
+                with contextlib.suppress(ValueError, KeyError):
+                    keys.add(json.loads(line)["evaluation"])
+    return keys
 
 
 class Attempt:
@@ -69,7 +84,7 @@ class Attempt:
 
     def staged(self, name: str) -> Path:
         """A path inside the attempt at which a checkpoint is written before it is published."""
-        return self.folder / f"staged-{name}"
+        return self.folder / f"{STAGED}{name}"
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self._line({"type": "metrics", "step": step, "values": dict(values)})

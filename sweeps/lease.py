@@ -52,7 +52,7 @@ def _read(path: Path) -> tuple[dict[str, Any], float] | None:
         record = json.loads(path.read_text() or "{}")
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError:
+    except ValueError:
         record = {}
     return record if isinstance(record, dict) else {}, age
 
@@ -111,13 +111,13 @@ class Lease:
 def _create(path: Path, record: dict[str, Any]) -> bool:
     """Create the lease whole or not at all: written aside, then linked to its name."""
     aside = path.with_name(f".{path.name}.{record['owner']}")
-    aside.write_text(json.dumps(record))
     try:
+        aside.write_text(json.dumps(record))
         os.link(aside, path)
     except FileExistsError:
         return False
     finally:
-        aside.unlink()
+        aside.unlink(missing_ok=True)
     return True
 
 

@@ -1,7 +1,8 @@
 """The local backend: a pool of spawned processes, each doing one job at a time.
 
 Parent and workers exchange JSON over pipes. A worker that dies is noticed by its sentinel and replaced; a worker whose
-parent dies ends itself. This module imports no torch: only the workers do.
+parent dies ends itself, and one whose job failed or was stopped is not used again: what broke may be the process itself
+(a CUDA context). This module imports no torch: only the workers do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -24,6 +27,8 @@ from results.layout import Home
 from sweeps.jobs import EXIT_PREEMPTED, Job
 
 STOP_GRACE_S = 60.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAST_WORDS = {"failed", "preempted"}  # after these a worker ends itself
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,19 @@ class _Worker:
     def __init__(self, home: Home) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, str(home.root)), daemon=False)
-        self.process.start()
+        self.process: SpawnProcess = context.Process(
+            target=_serve, args=(theirs, str(home.root), os.getpid()), daemon=False
+        )
+        with _signals_held():
+            self.process.start()
         theirs.close()
         self.job: Job | None = None
         self.log: str | None = None
+        self.leaving = False
+
+    @property
+    def free(self) -> bool:
+        return self.job is None and not self.leaving and self.process.is_alive()
 
     def give(self, job: Job) -> None:
         self.job, self.log = job, None
@@ -71,7 +84,19 @@ class _Worker:
             self.log = event.log
         elif event.kind != "progress":
             self.job = None
+            self.leaving = event.kind in LAST_WORDS
         return event
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """A process started inside inherits SIGINT and SIGTERM held back, and takes them when it is ready for them."""
+    resource_tracker.ensure_running()  # started by the first process otherwise, and it lets go of the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death(code: int | None) -> str:
@@ -96,7 +121,7 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         """Give a job to an idle worker, starting one if need be."""
-        worker = next((w for w in self._workers if w.job is None and w.process.is_alive()), None)
+        worker = next((w for w in self._workers if w.free), None)
         if worker is None:
             worker = _Worker(self.home)
             self._workers.append(worker)
@@ -150,9 +175,8 @@ class Pool:
         self.close()
 
 
-def end_with_parent(interval_s: float = 0.5) -> None:
-    """End this process as soon as its parent is gone. Polling works everywhere, whoever kills the parent."""
-    parent = os.getppid()
+def end_with_parent(parent: int, interval_s: float = 0.5) -> None:
+    """End this process as soon as its parent is gone. Polling works everywhere, whoever kills the parent and when."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -172,14 +196,15 @@ def _log_to(path: Path) -> None:
     os.close(descriptor)
 
 
-def _serve(connection: Connection, home: str) -> None:
-    """Body of a worker process: one job after another until the pipe closes."""
+def _serve(connection: Connection, home: str, parent: int) -> None:
+    """Body of a worker process: one job after another until the pipe closes or one does not end well."""
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    end_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    end_with_parent(parent)
     _log_to(Path(os.devnull))
-    from sweeps.worker import run_job
+    from sweeps.worker import in_words, run_job
 
     def tell(kind: str, **fields: Any) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -206,5 +231,7 @@ def _serve(connection: Connection, home: str) -> None:
         try:
             status, reason, log = run_job(Home(Path(home)), job, progress, stop.is_set, begun)
         except Exception as error:  # e.g. a full disk before the attempt could record anything
-            status, reason, log = "failed", f"{type(error).__name__}: {error}", None
+            status, reason, log = "failed", in_words(error), None
         tell(status, reason=reason, log=str(log) if log else None)
+        if status in LAST_WORDS:
+            return

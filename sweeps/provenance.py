@@ -35,6 +35,7 @@ PACKAGES = (
     "ray",
     "submitit",
 )
+PREFIXES = ("--src-prefix=a/", "--dst-prefix=b/")  # diff.noprefix would leave them out
 MAX_UNTRACKED_BYTES = 8 * 2**20
 SOURCE_SUFFIXES = {".py", ".yaml", ".yml", ".toml", ".md", ".json", ".cfg", ".sh"}
 
@@ -48,8 +49,11 @@ class Provenance:
 
 
 def _git(*args: str) -> bytes | None:
+    """What git says of our source, whatever the user's settings, and whoever owns the checkout."""
+    command = ["git", "-C", str(SOURCE), "-c", "safe.directory=*", "-c", "core.quotePath=false", *args]
+    environment = {k: v for k, v in os.environ.items() if k not in {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}}
     try:
-        done = subprocess.run(["git", "-C", str(SOURCE), *args], capture_output=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=60, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
@@ -68,12 +72,17 @@ def _untracked() -> tuple[bytes, list[str]]:
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name in sorted(names):
             path = SOURCE / name
-            size = path.stat().st_size if path.is_file() else 0
-            if path.suffix not in SOURCE_SUFFIXES or total + size > MAX_UNTRACKED_BYTES:
+            try:
+                content = path.read_bytes() if path.suffix in SOURCE_SUFFIXES else None
+            except OSError:  # gone a moment ago, or not a file
+                content = None
+            if content is None or total + len(content) > MAX_UNTRACKED_BYTES:
                 left_out.append(name)
                 continue
-            total += size
-            tar.add(path, arcname=name)
+            total += len(content)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
     return (buffer.getvalue() if total else b""), left_out
 
 
@@ -110,7 +119,7 @@ def collect() -> Provenance:
     files: dict[str, bytes] = {}
     if _is_checkout():
         record["commit"] = os.fsdecode(_git("rev-parse", "HEAD") or b"").strip() or None
-        patch = _git("diff", "HEAD", "--binary") or b""
+        patch = _git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", *PREFIXES) or b""
         untracked, left_out = _untracked()
         record |= {"dirty": bool(patch or untracked), "untracked_left_out": left_out}
         if patch:

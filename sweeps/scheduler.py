@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from results.layout import Home
+from sweeps.attempt import recorded_evaluations
 from sweeps.jobs import Job
 from sweeps.lease import holder
 from sweeps.pool import Event, Pool
@@ -69,6 +70,16 @@ def inputs_ready(home: Home, job: Job) -> bool:
     return job.start_step == 0 or folder.checkpoint(job.start_step).is_dir()
 
 
+def outputs_there(home: Home, job: Job) -> bool:
+    """Whether all that a job makes is there, since another command has made it."""
+    folder = home.trajectory(job.trajectory)
+    if job.kind == "evaluate":
+        return {wanted.evaluation for wanted in job.evaluations} <= recorded_evaluations(folder)
+    return all(folder.checkpoint(step).is_dir() for step in job.full_steps) and all(
+        folder.snapshot(step).is_dir() or folder.checkpoint(step).is_dir() for step in job.snapshot_steps
+    )
+
+
 class Scheduler:
     """One pass over a list of jobs (parents before children)."""
 
@@ -79,29 +90,28 @@ class Scheduler:
         self.lost: dict[str, int] = {}
         self.not_before: dict[str, float] = {}
 
-    def run(self, refresh: Callable[[Job], bool] = lambda job: False) -> Outcome:
-        """Work until everything is done or nothing can go on.
+    def stop(self) -> None:
+        """Ask `run` to end early, with the running jobs saved. A signal handler may call this."""
+        self.outcome.interrupted = True
 
-        Args:
-            refresh: told of a job that another command held; returns True if that left nothing to do.
-        """
-        try:
-            while self.waiting or self.pool.running():
-                self._give(refresh)
-                events = self.pool.wait(POLL_S)
-                for event in events:
-                    self._take(event)
-                self.watcher.tick(self.pool.running())
-                if not self.pool.running() and not events and self._stuck():
-                    break
-        except KeyboardInterrupt:
-            self.outcome.interrupted = True
+    def run(self) -> Outcome:
+        """Work until everything is done, nothing can go on, or `stop` was called."""
+        while not self.outcome.interrupted and (self.waiting or self.pool.running()):
+            self._give()
+            events = self.pool.wait(POLL_S)
+            for event in events:
+                self._take(event)
+            self.watcher.tick(self.pool.running())
+            if not self.pool.running() and not events and self._stuck():
+                break
+        if self.outcome.interrupted:
             for event in self.pool.stop():
                 self._take(event)
-        self.outcome.blocked = list(self.waiting) if not self.outcome.interrupted else []
+        else:
+            self.outcome.blocked = list(self.waiting)
         return self.outcome
 
-    def _give(self, refresh: Callable[[Job], bool]) -> None:
+    def _give(self) -> None:
         busy = {(job.kind, job.trajectory) for job in self.pool.running()}
         for job in list(self.waiting):
             if self.pool.idle() == 0:
@@ -115,7 +125,7 @@ class Scheduler:
             if held is not None:
                 self._hold_off(job, held)
                 continue
-            if job.name in self.not_before and refresh(job):
+            if outputs_there(self.home, job):
                 self.waiting.remove(job)
                 self.outcome.done += 1
                 continue

@@ -5,6 +5,8 @@ It never opens the database. Stopping is cooperative: when asked, it ends at a s
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import shutil
 import socket
@@ -23,7 +25,7 @@ from meanflow_core.data.base import DataSet
 from meanflow_core.evaluation.evaluate import evaluate
 from meanflow_core.trainer import Trainer, build_network
 from results.layout import Home, TrajectoryDir
-from sweeps.attempt import Attempt
+from sweeps.attempt import STAGED, Attempt, recorded_evaluations
 from sweeps.jobs import Done, Job, Status, WantedEvaluation, now
 from sweeps.lease import acquire
 
@@ -82,12 +84,15 @@ def run_job(
             status, reason = run.run()
         except Exception as error:  # recorded, reported and raised to the exit status by the scheduler
             traceback.print_exc()
-            status, reason = "failed", _in_words(error)
+            status, reason = "failed", in_words(error)
         attempt.close(_done(attempt, run, status, reason, started))
         return status, reason, attempt.log_path
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """Why an attempt failed, in one line."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"the disk is full: free some space, then run the same command again ({error})"
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
@@ -153,6 +158,7 @@ class _Train:
 
     def run(self) -> tuple[Status, str | None]:
         job = self.job
+        self._clear_up()
         trainer = Trainer(
             job.dynamics,
             job.seed,
@@ -166,11 +172,14 @@ class _Train:
         self._save_wanted(trainer)
         while trainer.step < job.stop_step:
             if self.should_stop():
-                self._save_full(trainer)
+                if trainer.step > self.first_step:
+                    self._save_full(trainer)
                 return "preempted", f"stopped on request at step {trainer.step}"
             self._advance(trainer)
             self._save_wanted(trainer)
             self.progress(trainer.step)
+        if self.periodic is not None:
+            self._discard(self.periodic)
         return "done", None
 
     def _advance(self, trainer: Trainer) -> None:
@@ -195,10 +204,12 @@ class _Train:
     def _save(self, trainer: Trainer, target: Path, parts: Any) -> None:
         trainer.check_finite()
         staged = self.attempt.staged(f"{target.parent.name}-{target.name}")
-        if staged.exists():
-            shutil.rmtree(staged)
         meta = {"trajectory": self.job.trajectory, "step": trainer.step, "attempt": self.attempt.number}
-        write_checkpoint(staged, parts, meta)
+        try:
+            write_checkpoint(staged, parts, meta)
+        except OSError:  # a full disk needs every byte that it can have back
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
         publish(staged, target)
 
     def _save_full(self, trainer: Trainer) -> None:
@@ -213,8 +224,20 @@ class _Train:
             return
         self._save_full(trainer)
         if self.periodic is not None:
-            shutil.rmtree(self.periodic, ignore_errors=True)
+            self._discard(self.periodic)
         self.periodic = target
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder. A rename comes first, so that at no moment half of it can be seen."""
+        aside = self.attempt.staged(f"discarded-{folder.name}")
+        with contextlib.suppress(OSError):
+            folder.rename(aside)
+            shutil.rmtree(aside)
+
+    def _clear_up(self) -> None:
+        """Remove what earlier attempts, which are over since we hold the lease, had begun to write or remove."""
+        for folder in self.folder.attempts.glob(f"*/{STAGED}*"):
+            self._discard(folder)
 
 
 class _Evaluate:
@@ -229,12 +252,16 @@ class _Evaluate:
 
     def run(self) -> tuple[Status, str | None]:
         job, device = self.job, device_of(self.job)
+        recorded = recorded_evaluations(self.attempt.trajectory)  # e.g. by an attempt that was killed later
+        missing = [wanted for wanted in job.evaluations if wanted.evaluation not in recorded]
+        if not missing:
+            return "done", None
         data: DataSet = job.dynamics.data.build()
         network = build_network(job.dynamics, data, job.seed, device).eval()
         groups: dict[tuple[int, str], list[WantedEvaluation]] = {}
-        for wanted in job.evaluations:
+        for wanted in missing:
             groups.setdefault((wanted.step, wanted.protocol.weights), []).append(wanted)
-        done = 0
+        done = len(job.evaluations) - len(missing)
         for (step, weights), group in sorted(groups.items()):
             if self.should_stop():
                 return "preempted", f"stopped on request before step {step}"
