@@ -58,9 +58,8 @@ def effect(sample: Sample) -> dict[str, Any]:
 
 
 def percent(value: float, baseline: float) -> float | None:
-    """A value in % of the baseline's size; None where the baseline is 0."""
-    ratio = value / abs(baseline) if baseline else math.inf
-    return 100 * ratio if math.isfinite(ratio) else None
+    """A value in % of the baseline's size; None where the baseline is 0 or so near to it that % say nothing."""
+    return 100 * value / abs(baseline) if abs(value) < 10 * abs(baseline) else None
 
 
 def page_trend(sample: Sample) -> Trend | None:
