@@ -14,14 +14,15 @@ from meanflow_core.config import Measurement
 from meanflow_core.registry import spec_field
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = int | float
 Attribute = Number | str
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors."""
+    """Unknown keys are errors, and so are infinities."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PaperRef(Strict):
@@ -150,7 +151,7 @@ class ResolvedStudy(Strict):
     scale: Name
     scale_text: str
     paper: PaperRef = PaperRef()
-    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     arm_name: str
     panels: dict[Name, Panel] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)

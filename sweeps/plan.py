@@ -106,7 +106,7 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
                         "kind": "train",
                         "start_step": start,
                         "stop_step": stop,
-                        "full_steps": [stop] if stop in node.full_steps else [],
+                        "full_steps": [s for s in sorted(node.full_steps) if s == stop or s == start == 0],
                         "snapshot_steps": [
                             s
                             for s in sorted(node.points)

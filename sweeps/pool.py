@@ -1,8 +1,7 @@
 """The local backend: a pool of spawned processes, each doing one job at a time.
 
 Parent and workers exchange JSON over pipes. A worker that dies is noticed by its sentinel and replaced; a worker whose
-parent dies ends itself, and one whose job failed or was stopped is not used again: what broke may be the process itself
-(a CUDA context). This module imports no torch: only the workers do.
+parent dies ends itself. This module imports no torch: only the workers do.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from sweeps.jobs import EXIT_PREEMPTED, Job
 
 STOP_GRACE_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LAST_WORDS = {"failed", "preempted"}  # after these a worker ends itself
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class _Worker:
             self.log = event.log
         elif event.kind != "progress":
             self.job = None
-            self.leaving = event.kind in LAST_WORDS
+            self.leaving = _ends_worker(event.kind, job)
         return event
 
 
@@ -99,6 +97,11 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _ends_worker(kind: str, job: Job) -> bool:
+    """Whether a worker is not used again: after a stop, or a failure on a GPU, whose context may be broken."""
+    return kind == "preempted" or (kind == "failed" and job.device != "cpu")
+
+
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
         return f"its process was killed by {signal.Signals(-code).name}"
@@ -109,6 +112,7 @@ class Pool:
     """Up to ``workers`` processes. Use as a context manager: leaving it stops them."""
 
     def __init__(self, home: Home, workers: int) -> None:
+        os.environ["PYTHONSAFEPATH"] = "1"  # a random.py where the user happens to be is not for our processes
         self.home, self.size = home, workers
         self._workers: list[_Worker] = []
 
@@ -210,12 +214,17 @@ def _serve(connection: Connection, home: str, parent: int) -> None:
         with contextlib.suppress(BrokenPipeError):
             connection.send_bytes(json.dumps({"kind": kind, **fields}).encode())
 
-    while not stop.is_set():
+    while True:
         if not connection.poll(0.2):
+            if stop.is_set():
+                return
             continue
         try:
             job = Job.model_validate_json(connection.recv_bytes())
         except (EOFError, OSError):
+            return
+        if stop.is_set():
+            tell("preempted", reason="stopped on request before it began")
             return
         last = [0.0]
 
@@ -233,5 +242,5 @@ def _serve(connection: Connection, home: str, parent: int) -> None:
         except Exception as error:  # e.g. a full disk before the attempt could record anything
             status, reason, log = "failed", in_words(error), None
         tell(status, reason=reason, log=str(log) if log else None)
-        if status in LAST_WORDS:
+        if _ends_worker(status, job):
             return

@@ -77,7 +77,10 @@ def build_tree(arms: Iterable[Arm], steps_per_epoch: Mapping[str, int]) -> Tree:
 
 def _want(tree: Tree, point: Point) -> None:
     at: Checkpoint = point.checkpoint
-    tree.nodes[at.trajectory].points.setdefault(at.step, {})[point.evaluation] = point.protocol
+    node = tree.nodes[at.trajectory]
+    node.points.setdefault(at.step, {})[point.evaluation] = point.protocol
+    if point.protocol.weights != "ema":  # a snapshot holds no others
+        node.full_steps.add(at.step)
 
 
 @dataclass(frozen=True)

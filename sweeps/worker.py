@@ -11,6 +11,7 @@ import logging
 import shutil
 import socket
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -21,15 +22,19 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from meanflow_core.checkpoint import CheckpointError, load_checkpoint, publish, write_checkpoint
-from meanflow_core.data.base import DataSet
+from meanflow_core.data.base import DataError, DataSet
+from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.evaluate import evaluate
-from meanflow_core.trainer import Trainer, build_network
+from meanflow_core.trainer import Diverged, NotBuilt, Trainer, build_network
 from results.layout import Home, TrajectoryDir
 from sweeps.attempt import STAGED, Attempt, recorded_evaluations
 from sweeps.jobs import Done, Job, Status, WantedEvaluation, now
 from sweeps.lease import acquire
 
 log = logging.getLogger(__name__)
+
+# Their message says what is wrong, where and what to do; a traceback would add nothing.
+PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, NotBuilt, OSError)
 
 Progress = Callable[[int], None]
 ShouldStop = Callable[[], bool]
@@ -83,8 +88,8 @@ def run_job(
         try:
             status, reason = run.run()
         except Exception as error:  # recorded, reported and raised to the exit status by the scheduler
-            traceback.print_exc()
             status, reason = "failed", in_words(error)
+            sys.stderr.write(f"{reason}\n" if isinstance(error, PLAIN) else traceback.format_exc())
         attempt.close(_done(attempt, run, status, reason, started))
         return status, reason, attempt.log_path
 

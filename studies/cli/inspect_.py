@@ -123,9 +123,12 @@ def _working(home: Home, tried: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _failures(tried: pd.DataFrame) -> list[dict[str, Any]]:
-    """Jobs whose latest attempt failed."""
-    if tried.empty:
-        return []
-    last = tried.sort_values("attempt").groupby(["trajectory", "kind", "stop_step"], dropna=False).tail(1)
-    bad = last.loc[last["status"] == "failed", ["kind", "trajectory", "attempt", "reason"]]
-    return [{str(k): v for k, v in row.items()} for row in bad.to_dict("records")]
+    """The latest failure of each trajectory and kind of work, unless a later attempt got over it."""
+    left: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in tried.sort_values("attempt").to_dict("records"):
+        at = (row["trajectory"], row["kind"])
+        if row["status"] == "failed":
+            left[at] = {str(k): v for k, v in row.items()}
+        elif row["status"] == "done" and at in left and row["start_step"] <= left[at]["stop_step"] <= row["stop_step"]:
+            del left[at]
+    return [{k: left[at][k] for k in ("kind", "trajectory", "attempt", "reason")} for at in sorted(left)]

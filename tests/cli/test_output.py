@@ -1,0 +1,117 @@
+"""What commands print for programs, and what they import to do so."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.homes import STUDY, TINY, environment, study, succeeds
+
+COST = {
+    "epochs", "steps", "images", "v_flops", "u_flops", "gpu_hours", "evaluations", "evaluation_samples",
+    "evaluation_flops", "evaluation_hours", "gib", "files", "hours_basis",
+}  # fmt: skip
+COLUMNS = (
+    "evaluation,study,scale,variant,panel,arm,control,seed,stage,stage_epoch,epoch,step,"
+    "metric,nfe,protocol,trajectory,value"
+)
+
+
+def test_list() -> None:
+    (record,) = [r for r in json.loads(succeeds("list", "--json")) if r["name"] == "obs_v_then_u"]
+    assert record["figures"] == [2]
+    assert {"smoke", "cpu", "truth", "paper"} <= set(record["scales"])
+    assert "obs_v_then_u" in succeeds("list")
+
+
+def test_plan(tmp_path: Path) -> None:
+    plan = json.loads(succeeds("plan", "obs_v_then_u", "--scale", "paper", "--json", home=tmp_path / "none"))
+    assert (plan["naive_epochs"], plan["planned_epochs"], plan["control_epochs"]) == (750, 370, 80)
+    assert plan["cost"].keys() == plan["missing"]["cost"].keys() >= COST
+    assert plan["cost"]["epochs"] == 450
+    assert plan["missing"]["segments"] == plan["segments"]
+    assert not (tmp_path / "none").exists(), "a plan makes nothing"
+    assert "370 of 750" in succeeds("plan", "obs_v_then_u", "--scale", "paper", home=tmp_path / "none")
+
+
+def test_status(copy: Path) -> None:
+    status = json.loads(succeeds("status", TINY, "--json", home=copy))
+    assert status.keys() >= {"studies", "running", "failed"}
+    (row,) = status["studies"]
+    expected = {"study": "tiny", "scale": "cpu", "variant": None, "seeds": 1, "points": 18, "measured": 18}
+    assert row.items() >= expected.items()
+    assert status["running"] == status["failed"] == []
+
+
+def test_claims_and_report(copy: Path, tmp_path: Path) -> None:
+    claims = json.loads(succeeds("claims", TINY, "--json", home=copy))
+    assert (claims["study"], claims["scale"]) == ("tiny", "cpu")
+    (verdict,) = claims["claims"]
+    assert verdict["verdict"] == "undecided", "one seed never decides"
+    out = tmp_path / "pictures"
+    report = json.loads(succeeds("report", TINY, "--out", out, "--json", home=copy))
+    assert report["missing"] == []
+    assert {Path(f).suffix for f in report["files"]} == {".png", ".pdf", ".svg", ".csv"}
+    assert all(Path(f).stat().st_size for f in report["files"])
+
+
+def test_results_in_every_format(copy: Path, tmp_path: Path) -> None:
+    text = succeeds("results", "--study", TINY, home=copy)
+    assert text.splitlines()[0] == COLUMNS
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len({row["evaluation"] for row in rows}) == 18
+    assert {(row["panel"], row["arm"]) for row in rows if row["control"] == "True"} == {("right", "joint")}
+    succeeds("results", "--study", TINY, "--format", "parquet", "--out", tmp_path / "t.parquet", home=copy)
+    frame = pd.read_parquet(tmp_path / "t.parquet")
+    assert list(frame.columns) == COLUMNS.split(",")
+    assert frame["value"].tolist() == [float(row["value"]) for row in rows]
+    markdown = succeeds("results", "--study", TINY, "--format", "md", home=copy)
+    assert markdown.count("\n") == len(rows) + 2
+    latex = succeeds("results", "--study", TINY, "--format", "latex", home=copy)
+    assert "\\toprule" in latex
+    assert "frechet\\_pixel" in latex
+
+
+def test_verify_and_doctor(copy: Path, tmp_path: Path) -> None:
+    verified = json.loads(succeeds("verify", TINY, "--first", "3", "--second", "4", "--json", home=copy))
+    assert len(verified["dynamics"]) == 3
+    assert all(result["equal"] and result["differing"] == [] for result in verified["dynamics"])
+    doctor = json.loads(study("doctor", "--json", home=tmp_path / "none").stdout)
+    assert {"python", "torch", "home", "free disk"} <= {check["what"] for check in doctor["checks"]}
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_pipe_that_closes_early(copy: Path) -> None:
+    command = f"'{STUDY}' db dump --home '{copy}' | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["list"], ["plan", TINY], ["status"], ["claims", TINY], ["results", "--study", TINY],
+     ["report", TINY], ["run", TINY], ["run", TINY, "--seeds", "1", "-o", "stages=[]", "--as", "x"]],
+    ids=lambda args: args[0],
+)  # fmt: skip
+def test_heavy_packages_stay_out(args: list[str | Path], copy: Path, tmp_path: Path) -> None:
+    """Only workers import torch; also of `run`, with all that its parent process uses."""
+    code = (
+        "import sys, studies.cli\n"
+        "import sweeps.pool, sweeps.scheduler, sweeps.session, sweeps.runs, sweeps.preflight\n"
+        "sys.argv = ['study', *sys.argv[1:]]\n"
+        "try: studies.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', sorted({'torch', 'ray', 'submitit', 'torchvision'} & set(sys.modules)))\n"
+    )
+    env = environment(STUDY_HOME=str(copy))
+    command = [sys.executable, "-c", code, *map(str, args), *(["--out", "report"] if args[0] == "report" else [])]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout + done.stderr

@@ -1,0 +1,189 @@
+"""Driving the real command line, and homes that several tests read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from filelock import FileLock
+
+STUDY = Path(sys.executable).with_name("study")
+TINY = Path(__file__).parent / "assets" / "tiny.yaml"
+MARK = "STUDY_TEST_MARK"  # in the environment of a command and of all that it starts
+OURS = ("STUDY_", "GIT_")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without anything that would steer the command, plus ``extra``."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(OURS)} | {"OMP_NUM_THREADS": "1"} | extra
+
+
+def study(
+    *args: str | Path, home: Path | None = None, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. No command may ever show a traceback.
+
+    A run gets one worker, since a process takes longer to start than the tiny study takes to train.
+    """
+    command = [str(STUDY), *map(str, args), *(["--home", str(home)] if home else [])]
+    if args[0] == "run" and not {"--workers", "--scale"} & set(args):
+        command += ["--workers", "1"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=env or environment(),
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    return done
+
+
+def succeeds(*args: str | Path, home: Path | None = None, cwd: Path | None = None) -> str:
+    """Standard output of a command that must succeed."""
+    done = study(*args, home=home, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dump(home: Path) -> str:
+    return succeeds("db", "dump", home=home)
+
+
+def tensors(home: Path) -> dict[str, str]:
+    """sha256 of every published file of tensors, by its path in the home."""
+    files = sorted(home.glob("trajectories/*/checkpoints/[0-9]*/*.safetensors"))
+    files += sorted(home.glob("trajectories/*/snapshots/[0-9]*/*.safetensors"))
+    return {str(f.relative_to(home)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def attempts(home: Path) -> set[Path]:
+    return set(home.glob("trajectories/*/attempts/[0-9]*"))
+
+
+def unfinished(home: Path) -> set[Path]:
+    """Attempts without a DONE.json: running or lost."""
+    return {folder for folder in attempts(home) if not (folder / "DONE.json").exists()}
+
+
+class Command:
+    """A command in a session of its own, whose processes can be told from all others."""
+
+    def __init__(self, *args: str | Path, home: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [str(STUDY), *map(str, args), "--home", str(home)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            env=environment(**{MARK: self.mark}),
+            start_new_session=True,
+        )
+
+    def alive(self) -> list[psutil.Process]:
+        """All processes of this command that live."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                marked = process.environ().get(MARK) == self.mark
+                if marked and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes; not the command itself, nor multiprocessing's helper."""
+        found = []
+        for process in self.alive():
+            try:
+                if "spawn_main" in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def over(self) -> bool:
+        return self.process.poll() is not None
+
+    def wait(self, timeout: float = 240) -> tuple[int, str]:
+        """(exit status, output); the output holds no traceback."""
+        output, _ = self.process.communicate(timeout=timeout)
+        assert "Traceback" not in output, output
+        return self.process.returncode, output
+
+    def assert_gone(self, within: float = 5.0) -> None:
+        """No process of the command is left after so many seconds."""
+        assert wait_for(lambda: not self.alive(), within), [p.cmdline() for p in self.alive()]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
+    """Whether a condition comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every)
+    return True
+
+
+def _made_once(name: str, args: Sequence[str | Path], tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A home made by one `study run`, the same for all xdist workers."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base if worker_id == "master" else base.parent) / name
+    with FileLock(f"{home}.lock"):
+        if not (home / "made").exists():
+            succeeds("run", *args, home=home)
+            (home / "made").touch()
+    return home
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A home with the tiny study, undisturbed. To be read, or copied; never changed."""
+    return _made_once("tiny_home", [TINY], tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="session")
+def long(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The same of its scale ``long``."""
+    return _made_once("long_home", [TINY, "--scale", "long"], tmp_path_factory, worker_id)
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    """A home of the test's own in which the tiny study is done."""
+    return Path(shutil.copytree(tiny, tmp_path / "home"))
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a memory file system with some options, or skips where that is not allowed."""
+    mounted: list[Path] = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / f"mount{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a tmpfs is not permitted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)

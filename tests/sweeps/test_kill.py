@@ -1,0 +1,154 @@
+"""Killed at random moments and run again, a study ends with the same tensors and the same results, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from meanflow_core.checkpoint import load_checkpoint
+from tests.homes import TINY, Command, attempts, dump, succeeds, tensors, unfinished, wait_for
+
+pytestmark = pytest.mark.kill
+
+ARGS = ("run", TINY, "--scale", "long")
+KILLS_OF_EACH_KIND = 10
+
+
+def assert_equal_to(reference: Path, home: Path) -> None:
+    """Same tensors wherever both have them, nothing of the reference missing, nothing published half."""
+    expected, found = tensors(reference), tensors(home)
+    left_over = "rolling checkpoints of killed attempts may be left; all else is the reference's"
+    assert expected.items() <= found.items(), left_over
+    for folder in home.glob("trajectories/*/checkpoints/*"):
+        load_checkpoint(folder)
+    assert dump(home) == dump(reference)
+
+
+def kill_random_worker(command: Command, rng: random.Random) -> bool:
+    workers = command.workers()
+    if not workers:
+        return False
+    try:
+        rng.choice(workers).kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def wait_for_more(home: Path, known: set[Path], seconds: float, count: int = 1) -> bool:
+    """Wait until so many attempts run that are not known yet."""
+    return wait_for(lambda: len(unfinished(home) - known) >= count, seconds)
+
+
+def start_and_wait_for_attempts(home: Path, count: int) -> tuple[Command, set[Path]]:
+    """A new command that works on so many attempts, and the unfinished attempts of before."""
+    before = unfinished(home)
+    command = Command(*ARGS, home=home)
+    assert wait_for_more(home, before, 60, count)
+    time.sleep(0.3)
+    return command, before
+
+
+@pytest.mark.timeout(600)
+def test_kill_9_of_workers_and_of_the_command_changes_nothing(long: Path, tmp_path: Path) -> None:
+    rng = random.Random(20261120)
+    home = tmp_path / "home"
+    todo = ["worker"] * KILLS_OF_EACH_KIND + ["command"] * KILLS_OF_EACH_KIND
+    rng.shuffle(todo)
+    killed = {"worker": 0, "command": 0}
+    command = Command(*ARGS, home=home)
+    known: set[Path] = set()
+    for what in todo:
+        if rng.random() < 0.8:  # else at once, while processes start
+            wait_for_more(home, known, 20)
+        time.sleep(rng.uniform(0.0, 0.6))
+        if command.over():  # a worker was killed three times at the same job
+            command.assert_gone()
+            command = Command(*ARGS, home=home)
+            time.sleep(rng.uniform(0.0, 5.0))
+        if what == "worker":
+            killed[what] += kill_random_worker(command, rng)
+        elif not command.over():
+            command.process.kill()
+            command.assert_gone(within=5.0)
+            killed[what] += 1
+            command = Command(*ARGS, home=home)
+        known = unfinished(home)
+    while (status := command.wait()[0]) != 0:
+        assert status == 1
+        command = Command(*ARGS, home=home)
+    lost = [json.loads((folder / "segment.json").read_text()) for folder in unfinished(home)]
+    print(f"killed {killed}; {len(attempts(home))} attempts, {len(lost)} of them lost")
+    assert min(killed.values()) >= KILLS_OF_EACH_KIND // 2
+    assert len(lost) >= KILLS_OF_EACH_KIND // 2, "many kills hit an attempt"
+    assert_equal_to(long, home)
+    succeeds("db", "rebuild", home=home)
+    assert dump(home) == dump(long)
+
+
+def test_ctrl_c_while_workers_start_surprises_nobody(tmp_path: Path) -> None:
+    command = Command("run", TINY, home=tmp_path)
+    assert wait_for(lambda: len(command.workers()) == 2, 60)
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, output = command.wait()
+    assert (status, "Run the same command again" in output) == (130, True), output
+    command.assert_gone()
+
+
+def test_stopping_saves_and_continues(long: Path, tmp_path: Path) -> None:
+    """Ctrl-C; SIGTERM to the command, as from a batch system; SIGTERM to a worker."""
+    home = tmp_path / "home"
+    for to_group, number in ((True, signal.SIGINT), (False, signal.SIGTERM)):
+        command, before = start_and_wait_for_attempts(home, 2)
+        (os.killpg if to_group else os.kill)(command.process.pid, number)
+        status, output = command.wait()
+        assert status == 130, output
+        command.assert_gone()
+        assert unfinished(home) == before, "every attempt ended by itself"
+    ends = [json.loads((attempt / "DONE.json").read_text()) for attempt in attempts(home)]
+    stopped = [end for end in ends if end["status"] == "preempted" and end["kind"] == "train"]
+    assert stopped
+    assert all("stopped on request" in end["reason"] for end in stopped)
+    command, _ = start_and_wait_for_attempts(home, 1)
+    command.workers()[0].send_signal(signal.SIGTERM)
+    status, output = command.wait()
+    assert status == 0, output
+    assert "lost" not in output
+    assert_equal_to(long, home)
+
+
+def test_a_job_whose_worker_dies_three_times_is_given_up_and_the_rest_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    # The control takes seconds, all else is short; its lease says which process to kill.
+    args = ("run", TINY, "-o", "controls.joint.stages.0.epochs=200", "--as", "long_joint")
+    command, killed = Command(*args, home=home), set()
+    while not command.over():
+        for folder in unfinished(home):
+            pid = trainer_of(folder, stop_step=2000)
+            if pid is not None and pid not in killed:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    status, output = command.wait()
+    assert (status, len(killed)) == (1, 3), output
+    assert "killed by SIGKILL, 3 times" in output
+    assert "1 jobs are blocked" in output
+    rows = succeeds("results", "--study", TINY, "--as", "long_joint", home=home).splitlines()[1:]
+    assert {row.split(",")[5] for row in rows} == {"v0", "v2", "v4"}, "all else is complete"
+
+
+def trainer_of(attempt: Path, stop_step: int) -> int | None:
+    """The process that trains to a step in an attempt that runs."""
+    try:
+        job = json.loads((attempt / "segment.json").read_text())
+        lease = json.loads((attempt.parent.parent / "train.lease").read_text())
+    except (OSError, ValueError):
+        return None
+    return lease["pid"] if (job["kind"], job["stop_step"]) == ("train", stop_step) else None

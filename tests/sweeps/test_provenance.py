@@ -1,0 +1,120 @@
+"""What a run was made of, collected from a real checkout with changes in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.homes import TINY, environment
+
+ROOT = Path(__file__).resolve().parents[2]
+COLLECT = (
+    "import json, sys, base64; from sweeps.provenance import collect; p = collect();"
+    "print(json.dumps([p.record, {k: base64.b64encode(v).decode() for k, v in p.files.items()}]))"
+)
+
+
+def git(folder: Path, *args: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *args],
+        capture_output=True, text=True, check=True, env=environment(),
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of our source, committed, with one file modified and some untracked."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for package in ("meanflow_core", "results", "studies", "sweeps", "reports"):
+        subprocess.run(["cp", "-r", str(ROOT / package), str(folder)], check=True)
+    (folder / ".gitignore").write_text("__pycache__/\n/ignored.py\n")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "all")
+    with (folder / "studies" / "errors.py").open("a") as f:
+        f.write("\n# a change: é\n")
+    (folder / "mine.py").write_text("MINE = 1\n")
+    (folder / "studies" / "größe.yaml").write_text("study: mine\n")
+    (folder / "weights.bin").write_bytes(b"0" * 100)
+    (folder / "ignored.py").write_text("")
+    (folder / "link.py").symlink_to("nowhere.py")
+    return folder
+
+
+def run_in(checkout: Path, code: str, *args: str, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=checkout.parent, check=False,
+        env=environment(PYTHONPATH=str(checkout), PYTHONDONTWRITEBYTECODE="1", **env),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("settings", ["plain", "awkward settings", "another repository's environment"])
+def test_the_snapshot_of_a_run_restores_its_source(settings: str, checkout: Path, tmp_path: Path) -> None:
+    env = {}
+    if settings == "awkward settings":
+        for key, value in {"color.ui": "always", "diff.noprefix": "true", "diff.external": "false"}.items():
+            git(checkout, "config", key, value)
+    elif settings != "plain":
+        env = {"GIT_DIR": str(tmp_path / "elsewhere")}
+    main = "import sys; from studies.cli import main; sys.argv[0] = 'study'; main()"
+    home = tmp_path / "home"
+    nothing = ("-o", "stages.0.epochs=0", "-o", "stages.1.epochs=0", "-o", "controls={}", "--as", "empty")
+    out = run_in(checkout, main, "run", str(TINY), *nothing, "--home", str(home), **env)
+    assert "nothing to compute" in out
+    (run,) = (home / "runs").iterdir()
+    record = json.loads((run / "run.json").read_text())
+    assert record["command"][:2] == ["study", "run"]
+    assert record["config"]["panels"].keys() == {"left", "right"}
+    assert record["variant"] == "empty"
+    provenance = record["provenance"]
+    assert provenance["commit"] == git(checkout, "rev-parse", "HEAD").strip()
+    assert provenance["dirty"] is True
+    assert set(provenance["untracked_left_out"]) == {"weights.bin", "link.py"}
+    assert provenance["packages"]["torch"]
+    assert provenance["machine"].keys() >= {"host", "system", "architecture", "cores", "memory_gib", "python"}
+
+    again = tmp_path / "again"
+    git(tmp_path, "clone", "-q", str(checkout), str(again))
+    git(again, "apply", str(run / "source.patch"))
+    assert (again / "studies" / "errors.py").read_text() == (checkout / "studies" / "errors.py").read_text()
+    with tarfile.open(run / "untracked.tar.gz") as tar:
+        assert set(tar.getnames()) == {"mine.py", "studies/größe.yaml"}
+        member = tar.extractfile("mine.py")
+        assert isinstance(member, io.BufferedReader)
+        assert member.read() == b"MINE = 1\n"
+
+
+def test_a_clean_checkout_needs_no_files(checkout: Path) -> None:
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "more")
+    record, files = json.loads(run_in(checkout, COLLECT))
+    assert (record["dirty"], files) == (False, {})
+
+
+def test_a_checkout_of_another_user_is_still_ours(checkout: Path) -> None:
+    if subprocess.run(["chown", "-R", "12345", str(checkout)], capture_output=True, check=False).returncode:
+        pytest.skip("only root may give files to another user")
+    record, _ = json.loads(run_in(checkout, COLLECT, HOME=str(checkout.parent)))
+    assert record["commit"]
+
+
+def test_outside_a_checkout_the_version_stands_for_the_commit(checkout: Path) -> None:
+    (checkout / ".git").rename(checkout.parent / "gone")
+    record, files = json.loads(run_in(checkout, COLLECT))
+    assert (record["commit"], files) == (None, {})
+
+
+def test_source_inside_somebody_elses_checkout_is_not_taken_for_it(checkout: Path) -> None:
+    (checkout / ".git").rename(checkout.parent / ".git")
+    record, _ = json.loads(run_in(checkout, COLLECT))
+    assert record["commit"] is None

@@ -1,0 +1,203 @@
+"""The scheduler's decisions, on a pool that only pretends."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from results.layout import Home
+from studies.loader import load_source, resolve
+from sweeps import scheduler as module
+from sweeps.jobs import Job
+from sweeps.lease import acquire
+from sweeps.plan import Inventory
+from sweeps.pool import Event
+from sweeps.scheduler import MAX_LOST, Scheduler, inputs_ready, outputs_there
+from sweeps.session import open_session
+from tests.homes import TINY
+
+Fate = Callable[[Job, int], str]
+
+
+class PretendPool:
+    """Jobs end at the next look, as ``fate(job, how often it was given)`` says; done ones leave their files."""
+
+    def __init__(self, home: Home, size: int, fate: Fate) -> None:
+        self.home, self.size, self.fate = home, size, fate
+        self.given: list[Job] = []
+        self._running: list[Job] = []
+
+    def idle(self) -> int:
+        return self.size - len(self._running)
+
+    def running(self) -> list[Job]:
+        return list(self._running)
+
+    def submit(self, job: Job) -> None:
+        assert inputs_ready(self.home, job)
+        assert (job.kind, job.trajectory) not in {(j.kind, j.trajectory) for j in self._running}
+        self.given.append(job)
+        self._running.append(job)
+
+    def wait(self, timeout: float) -> list[Event]:
+        jobs, self._running = self._running, []
+        return [Event(self._end(job), job, reason="as told") for job in jobs]  # type: ignore[arg-type]
+
+    def stop(self) -> list[Event]:
+        jobs, self._running = self._running, []
+        return [Event("preempted", job) for job in jobs]
+
+    def _end(self, job: Job) -> str:
+        how = self.fate(job, self.given.count(job))
+        if how == "done":
+            make(self.home, job)
+        return how
+
+
+def make(home: Home, job: Job) -> None:
+    """What a job leaves."""
+    folder = home.trajectory(job.trajectory)
+    for step in job.full_steps:
+        folder.checkpoint(step).mkdir(parents=True, exist_ok=True)
+    for step in job.snapshot_steps:
+        folder.snapshot(step).mkdir(parents=True, exist_ok=True)
+    if job.evaluations:
+        attempt = folder.attempt(1 + len(list(folder.attempts.glob("*"))))
+        attempt.mkdir(parents=True)
+        lines = [json.dumps({"type": "evaluation", "evaluation": w.evaluation}) + "\n" for w in job.evaluations]
+        (attempt / "metrics.jsonl").write_text("".join(lines))
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.waited: list[str] = []
+
+    def event(self, event: Event) -> None: ...
+
+    def waiting(self, job: Job, holder: str) -> None:
+        self.waited.append(job.name)
+
+    def tick(self, running: Sequence[Job]) -> None: ...
+
+
+@pytest.fixture
+def jobs() -> list[Job]:
+    study = resolve(load_source(str(TINY)), "cpu", seeds=[0, 1])
+    return open_session([study]).jobs(Inventory())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def schedule(home: Home, jobs: list[Job], fate: Fate, size: int = 3) -> tuple[Scheduler, PretendPool]:
+    pool = PretendPool(home, size, fate)
+    return Scheduler(home, pool, jobs, Quiet()), pool  # type: ignore[arg-type]
+
+
+def test_everything_is_done_once_and_after_its_inputs(home: Home, jobs: list[Job]) -> None:
+    scheduler, pool = schedule(home, jobs, lambda job, n: "done")
+    outcome = scheduler.run()
+    assert outcome.complete
+    assert (outcome.done, len(pool.given)) == (len(jobs), len(jobs))
+    assert all(outputs_there(home, job) for job in jobs)
+
+
+def test_a_failure_blocks_only_what_needs_it(home: Home, jobs: list[Job]) -> None:
+    root = next(job for job in jobs if job.kind == "train" and job.dynamics.fm_ratio == 1.0)
+    scheduler, pool = schedule(home, jobs, lambda job, n: "failed" if job == root else "done")
+    outcome = scheduler.run()
+    assert [failure.job for failure in outcome.failures] == [root]
+    assert outcome.blocked
+    needs = {root.trajectory} | {
+        job.trajectory for job in jobs if job.parent and job.parent.trajectory == root.trajectory
+    }
+    assert {job.trajectory for job in outcome.blocked} <= needs
+    assert all(job.seed == root.seed for job in outcome.blocked)
+    assert outcome.done + len(outcome.blocked) + 1 == len(jobs)
+    assert Counter(job.name for job in pool.given).most_common(1)[0][1] == 1, "a failure is not repeated"
+
+
+def test_a_job_that_is_lost_is_given_a_bounded_number_of_times(home: Home, jobs: list[Job]) -> None:
+    unlucky, doomed = jobs[0], jobs[1]
+
+    def fate(job: Job, n: int) -> str:
+        return "lost" if job == doomed or (job == unlucky and n < MAX_LOST) else "done"
+
+    scheduler, pool = schedule(home, jobs, fate)
+    outcome = scheduler.run()
+    assert pool.given.count(unlucky) == pool.given.count(doomed) == MAX_LOST
+    (failure,) = outcome.failures
+    assert failure.job == doomed
+    assert f"{MAX_LOST} times" in failure.reason
+
+
+def test_preempted_and_busy_jobs_are_given_again(home: Home, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "monotonic", iter(range(1_000_000)).__next__)
+    scheduler, pool = schedule(home, jobs, lambda job, n: {1: "preempted", 2: "busy"}.get(n, "done"))
+    assert scheduler.run().complete
+    assert all(pool.given.count(job) == 3 for job in jobs)
+
+
+def test_what_another_command_has_made_is_not_made_again(home: Home, jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.seed == 0:
+            make(home, job)
+    scheduler, pool = schedule(home, jobs, lambda job, n: "done")
+    assert scheduler.run().complete
+    assert {job.seed for job in pool.given} == {1}
+
+
+def test_a_trajectory_that_another_command_works_on_is_left_to_it(home: Home, jobs: list[Job]) -> None:
+    theirs = jobs[0]
+    lease = acquire(home.trajectory(theirs.trajectory).lease("train"))
+    assert lease is not None
+    looks = []
+
+    def fate(job: Job, n: int) -> str:
+        looks.append(job)
+        if len(looks) == 6:  # the other command finishes it
+            make(home, theirs)
+            lease.release()
+        return "done"
+
+    scheduler, pool = schedule(home, jobs, fate, size=1)
+    assert scheduler.run().complete
+    assert theirs not in pool.given
+    assert scheduler.watcher.waited == [theirs.name]  # type: ignore[attr-defined]
+
+
+def test_stop_saves_what_runs_and_blames_nobody(home: Home, jobs: list[Job]) -> None:
+    def fate(job: Job, n: int) -> str:
+        scheduler.stop()
+        return "done"
+
+    scheduler, _ = schedule(home, jobs, fate, size=1)
+    outcome = scheduler.run()
+    assert (outcome.interrupted, outcome.done) == (True, 1)
+    assert outcome.failures == outcome.blocked == []
+    assert not outcome.complete
+
+
+def test_inputs_and_outputs_are_looked_for_in_the_right_places(home: Home, jobs: list[Job]) -> None:
+    child = next(job for job in jobs if job.parent and job.start_step == job.parent.step)
+    assert not inputs_ready(home, child)
+    assert child.parent
+    home.trajectory(child.parent.trajectory).checkpoint(child.parent.step).mkdir(parents=True)
+    assert inputs_ready(home, child)
+    measured = next(job for job in jobs if job.kind == "evaluate")
+    for wanted in measured.evaluations:
+        assert not inputs_ready(home, measured)
+        home.trajectory(measured.trajectory).snapshot(wanted.step).mkdir(parents=True)
+    assert inputs_ready(home, measured)
+    assert not outputs_there(home, measured)
+    make(home, measured)
+    assert outputs_there(home, measured)
+    (path,) = home.trajectory(measured.trajectory).attempts.glob("*/metrics.jsonl")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not outputs_there(home, measured), "a line that is cut off does not count"
