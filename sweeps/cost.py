@@ -86,8 +86,8 @@ def load_rates(home: Home) -> Rates:
 class Cost:
     """What a set of jobs costs. FLOPs are useful ones: 3F a v-row, 4F a u-row.
 
-    ``gpu_hours`` (training) and ``evaluation_hours`` are hours of one device, estimated from ``hours_basis``; None where
-    nothing is known.
+    ``gpu_hours`` (training) and ``evaluation_hours`` are hours of one device, estimated from ``hours_basis``; None
+    where nothing is known.
     """
 
     epochs: float = 0.0

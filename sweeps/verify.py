@@ -64,8 +64,8 @@ def verify_dynamics(
 
 
 def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, Any]]:
-    """Train the shortest ``count`` finished segments of a home again, from the checkpoint each started from, and compare
-    the end with what is stored: bitwise equal on the same machine type, torch build and number of threads."""
+    """Train the shortest ``count`` finished segments of a home again, from the checkpoint each started from, and
+    compare the end with what is stored: bitwise equal on the same machine type, torch build and number of threads."""
     study = session.studies[0]
     device = _device(study.device)
     torch.set_num_threads(study.threads)

@@ -130,9 +130,7 @@ SMALL: dict[str, Any] = {"dataset": "tiny", "channels": 1, "side": 2, "classes":
 
 
 @pytest.mark.parametrize("encoding", ["mean+std", "mean+logvar"])
-def test_latents_are_resampled_at_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
-) -> None:
+def test_latents_are_resampled_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     monkeypatch.setenv("STUDY_DATA", str(tmp_path))
     write_latents(tmp_path / "tiny", encoding)
     data = build("latents", **SMALL)

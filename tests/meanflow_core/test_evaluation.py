@@ -256,9 +256,7 @@ def test_digits_are_compared_with_all_images() -> None:
     images = digits()[0]
     given = iter(images.split(1024))
     p = protocol(DISTANCES[0], "digits", samples=1797)
-    assert evaluate([p], lambda z, r, t, y: z - next(given), data("digits"))[p.key] == pytest.approx(
-        0, abs=1e-3
-    )
+    assert evaluate([p], lambda z, r, t, y: z - next(given), data("digits"))[p.key] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,7 @@ def test_jumps_of_the_exact_u_are_the_exact_flow(nfe: int) -> None:
 def test_euler_converges_at_first_order() -> None:
     fields, z = gaussian(), torch.randn(10, 3, dtype=torch.float64)
     errors = [
-        float((euler_sample(lambda z, r, t, y: fields.u(z, r, t), z, None, n) - (1 + z / 2)).norm())
-        for n in (64, 128)
+        float((euler_sample(lambda z, r, t, y: fields.u(z, r, t), z, None, n) - (1 + z / 2)).norm()) for n in (64, 128)
     ]
     assert 1.7 < errors[0] / errors[1] < 2.3
 

@@ -54,7 +54,10 @@ def test_of_many_racers_exactly_one_wins(tmp_path: Path) -> None:
 
 def test_a_dead_owner_is_taken_over_at_once(tmp_path: Path) -> None:
     path = tmp_path / "l"
-    code = "import os, sys; from pathlib import Path; from sweeps.lease import acquire; acquire(Path(sys.argv[1])); os._exit(9)"
+    code = (
+        "import os, sys; from pathlib import Path; from sweeps.lease import acquire; "
+        "acquire(Path(sys.argv[1])); os._exit(9)"
+    )
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert path.exists(), "the dead process left its lease"
     assert holder(path) is None
