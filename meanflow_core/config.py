@@ -181,6 +181,16 @@ class Measurement(BaseModel):
     seed: int = 0
     weights: Weights = "ema"
 
+    @property
+    def metric_label(self) -> str:
+        """Short name for tables: ``frechet_pixel``, ``kid_digits_cnn``, ``v_error``, ``u_error[0.1,0.3]``."""
+        params: Mapping[str, Any] = self.metric.params.model_dump()
+        if "features" in params:
+            return f"{self.metric.name}_{params['features']}"
+        if "lo" in params:
+            return f"{self.metric.name}[{params['lo']:g},{params['hi']:g}]"
+        return str(self.metric.name)
+
 
 class Protocol(Measurement):
     """A measurement against one reference, the data set compared with. Values of different protocols are never
@@ -203,16 +213,6 @@ class Protocol(Measurement):
     @property
     def key(self) -> str:
         return key_of(self.canonical())
-
-    @property
-    def metric_label(self) -> str:
-        """Short name for tables: ``frechet_pixel``, ``kid_digits_cnn``, ``v_error``, ``u_error[0.1,0.3]``."""
-        params: Mapping[str, Any] = self.metric.params.model_dump()
-        if "features" in params:
-            return f"{self.metric.name}_{params['features']}"
-        if "lo" in params:
-            return f"{self.metric.name}[{params['lo']:g},{params['hi']:g}]"
-        return str(self.metric.name)
 
     def dump(self) -> dict[str, Any]:
         """JSON-ready; ``Protocol.model_validate`` reads it back."""

@@ -91,6 +91,8 @@ def place_stages(
     """Put stages on trajectories: one of 0 epochs vanishes, and one that only continues its predecessor shares its
     trajectory."""
     present = [(s, n) for s in stages if (n := _epochs(s, attributes, where))]
+    if not present:
+        raise StudyError(f"{where}: all its stages have 0 epochs, so there is nothing to train")
     horizon = sum(n for _, n in present) * study.steps_per_epoch
     placed: list[StageRun] = []
     for stage, epochs in present:

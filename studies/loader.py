@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from meanflow_core.config import Dynamics
+from studies.consistency import problems
 from studies.errors import StudyError
 from studies.schema import ResolvedStudy, Stage
 from studies.yamlfile import Loc, YamlFile, parse_value, read_yaml
@@ -163,6 +164,8 @@ def resolve(
     except ValidationError as error:
         raise StudyError(_say(error, source, scale, overridden)) from None
     _check_stages(study, source, overridden)
+    for loc, message in problems(study):
+        raise StudyError(f"{_where(loc, source, scale, overridden)}: {'.'.join(map(str, loc))}: {message}")
     return study
 
 

@@ -11,6 +11,9 @@ from studies.loader import load_source, resolve
 from studies.schema import ResolvedStudy
 
 
+BARE = ("claims=[]", "figure=null", "measure=[{metric: {name: frechet, features: pixel}, every_epochs: 10}]")
+
+
 def study(*overrides: str, scale: str = "cpu") -> ResolvedStudy:
     return resolve(load_source("obs_v_then_u"), scale, overrides)
 
@@ -37,9 +40,14 @@ def test_seeds_share_nothing() -> None:
     assert not keys[0] & keys[1]
 
 
+def test_an_arm_of_no_epochs_is_refused() -> None:
+    with pytest.raises(StudyError, match="nothing to train"):
+        expand_seed(study("panels.top.arms={v_epochs: [0], u_epochs: 0}", "claims=[]"), 0)
+
+
 def test_equal_consecutive_stages_are_one_trajectory() -> None:
     more = "[{name: a, epochs: 5, fm_ratio: 1.0}, {name: b, epochs: $v_epochs, fm_ratio: 1.0}]"
-    arms = expand_seed(study(f"stages={more}", "claims=[]", "figure=null"), 0)
+    arms = expand_seed(study(f"stages={more}", *BARE), 0)
     last = next(a for a in arms if a.name == "v20" and a.panel == "top")
     assert last.stages[0].trajectory == last.stages[1].trajectory
     assert (last.stages[1].start_step, last.stages[1].stop_step) == (200, 1000)
@@ -47,7 +55,7 @@ def test_equal_consecutive_stages_are_one_trajectory() -> None:
 
 def test_reset_starts_a_trajectory_of_its_own() -> None:
     stages = "[{name: a, epochs: 5, fm_ratio: 1.0}, {name: b, epochs: 5, fm_ratio: 1.0, reset: [optimiser]}]"
-    arm = expand_seed(study(f"stages={stages}", "claims=[]", "figure=null", "controls={}",
+    arm = expand_seed(study(f"stages={stages}", *BARE, "controls={}",
                             'panels={p: {title: t, arms: {v_epochs: [1]}}}'), 0)[0]  # fmt: skip
     first, second = arm.stages
     assert first.trajectory.key != second.trajectory.key
@@ -59,7 +67,7 @@ def test_reset_starts_a_trajectory_of_its_own() -> None:
     [(60, 10, [0, 10, 20, 30, 40, 50, 60]), (75, 20, [0, 20, 40, 60, 75]), (5, 10, [0, 5]), (60, None, [60])],
 )
 def test_measured_at_start_every_so_many_and_end(length: int, every: int | None, expected: list[int]) -> None:
-    arm = expand_seed(study(f"panels.top.arms={{v_epochs: [{length}], u_epochs: 1}}"), 0)[0]
+    arm = expand_seed(study(f"panels.top.arms={{v_epochs: [{length}], u_epochs: 1}}", "claims=[]"), 0)[0]
     assert measured_epochs(arm.stages[0], every) == expected
 
 
@@ -90,4 +98,4 @@ def test_every_point_has_its_own_key_unless_it_is_the_same_measurement() -> None
 )
 def test_bad_declarations(override: str, words: str) -> None:
     with pytest.raises(StudyError, match=words):
-        expand(study(override))
+        expand(study(*BARE, override))

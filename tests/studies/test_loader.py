@@ -105,6 +105,13 @@ def test_a_circle_of_extends_is_refused(tmp_path: Path) -> None:
         ("steps_per_epoch.x=2", "has no parts"),
         ("seeds=[1]", "use the option"),
         ("dynamics=3", "dynamics"),
+        ("primary=frechet_nothing", "no measured metric 'frechet_nothing'"),
+        ("figure.stage=u", "no stage 'u'"),
+        ("figure.colour_by=v", "no attribute 'v'"),
+        ("claims.0.stage=u", "no stage 'u'"),
+        ("claims.2.arms=[v20, v1]", "no arm of panel 'bottom' 'v1'"),
+        ("claims.0.metric=fid", "no measured metric 'fid'"),
+        ("measure.0.stages=[u]", "no stage 'u'"),
     ],
 )
 def test_bad_overrides(override: str, words: str) -> None:
