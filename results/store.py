@@ -43,12 +43,14 @@ _KNOWN_FAILURES = (
     (
         "unable to open database file",
         "cannot be opened",
-        "Check that its folder is there and writable, or set STUDY_STORE=sqlite:////a/writable/store.sqlite.",
+        "Check that its folder is there and writable, give another home with --home, or set STUDY_STORE to a URL "
+        "such as sqlite:////a/writable/store.sqlite.",
     ),
     (
         "readonly database",
         "cannot be written to: it or its folder is read-only",
-        "Make both writable, or set STUDY_STORE=sqlite:////a/writable/store.sqlite.",
+        "Make both writable, give another home with --home, or set STUDY_STORE to a URL such as "
+        "sqlite:////a/writable/store.sqlite.",
     ),
     (
         "locked",
