@@ -10,7 +10,6 @@ from studies.errors import StudyError
 from studies.loader import load_source, resolve
 from studies.schema import ResolvedStudy
 
-
 BARE = ("claims=[]", "figure=null", "measure=[{metric: {name: frechet, features: pixel}, every_epochs: 10}]")
 
 
