@@ -14,8 +14,8 @@ from meanflow_core.flops import step_flops
 from meanflow_core.trainer import Trainer
 from results.layout import FORMAT, Home
 from sweeps.attempt import write_atomically
+from sweeps.device import choose_device, device_name
 from sweeps.jobs import now
-from sweeps.worker import device_name
 
 # Each network in the size that the small scales use, and a transformer large enough to be bound by arithmetic.
 CASES: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ def calibrate(home: Home) -> dict[str, Any]:
 
     Returns: the record written.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device("auto")
     torch.set_num_threads(1)
     record = {
         "format": FORMAT,

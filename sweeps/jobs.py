@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ from meanflow_core.registry import spec_field
 EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: stopped early at a step boundary, state saved
 
 Status = Literal["done", "failed", "preempted", "busy"]
+Progress = Callable[[int], None]  # told the step reached, or the number of evaluations done
+ShouldStop = Callable[[], bool]
 
 
 class _Record(BaseModel):

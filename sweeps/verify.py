@@ -14,8 +14,8 @@ from meanflow_core.checkpoint import Parts, load_checkpoint, write_checkpoint
 from meanflow_core.config import Checkpoint, Dynamics, key_of
 from meanflow_core.trainer import Trainer
 from results.layout import Home
+from sweeps.device import choose_device, device_name
 from sweeps.session import Session
-from sweeps.worker import device_name
 
 
 def _trainer(dynamics: Dynamics, seed: int, horizon: int | None, device: torch.device) -> Trainer:
@@ -67,7 +67,7 @@ def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, An
     """Train the shortest ``count`` finished segments of a home again, from the checkpoint each started from, and
     compare the end with what is stored: bitwise equal on the same machine type, torch build and number of threads."""
     study = session.studies[0]
-    device = _device(study.device)
+    device = choose_device(study.device)
     torch.set_num_threads(study.threads)
     pieces = [
         (stop - start, node.key, start, stop)
@@ -100,15 +100,10 @@ def _restore(trainer: Trainer, home: Home, key: str, start: int, parent: Checkpo
     trainer.restore(loaded.parts, start, branch=at is parent)
 
 
-def _device(kind: str) -> torch.device:
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(auto if kind == "auto" else kind)
-
-
 def verify_session(session: Session, first: int, second: int, scratch: Path) -> list[dict[str, Any]]:
     """One record a distinct dynamics of the session's first study, on the device that its scale would use."""
     study = session.studies[0]
-    device = _device(study.device)
+    device = choose_device(study.device)
     torch.set_num_threads(study.threads)
     stages: dict[str, tuple[Dynamics, int | None, set[str]]] = {}
     for arm in session.arms:

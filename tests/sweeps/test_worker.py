@@ -13,13 +13,14 @@ import pytest
 from meanflow_core.checkpoint import load_checkpoint
 from results.layout import Home
 from studies.loader import load_source, resolve
-from sweeps import worker
+from sweeps import evaluating, training
 from sweeps.attempt import Attempt, recorded_evaluations
 from sweeps.jobs import Job
 from sweeps.lease import acquire
 from sweeps.plan import Inventory
 from sweeps.session import open_session
-from sweeps.worker import full_steps, in_words, run_job
+from sweeps.training import full_steps
+from sweeps.worker import in_words, run_job
 from tests.homes import TINY, tensors
 
 
@@ -134,13 +135,13 @@ def test_training_that_diverges_stops_and_publishes_nothing_bad(home: Home, trai
 
 
 def test_a_full_disk_gives_back_what_was_written(home: Home, train: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = worker.write_checkpoint
+    real = training.write_checkpoint
 
     def full(folder: Path, parts: Any, meta: Any) -> None:
         real(folder, parts, meta)
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
-    monkeypatch.setattr(worker, "write_checkpoint", full)
+    monkeypatch.setattr(training, "write_checkpoint", full)
     status, reason, _ = run_job(home, train)
     assert (status, reason and "free some space" in reason) == ("failed", True)
     assert not list(home.root.glob("**/*.safetensors"))
@@ -155,8 +156,8 @@ def test_what_is_measured_is_never_measured_again(
     status, _, _ = run_job(home, evaluate, seen.append, lambda: seen[-1] >= 2)
     assert (status, len(recorded_evaluations(folder))) == ("preempted", 2)
     measured = []
-    real = worker.evaluate
-    monkeypatch.setattr(worker, "evaluate", lambda *args: measured.append(1) or real(*args))
+    real = evaluating.evaluate
+    monkeypatch.setattr(evaluating, "evaluate", lambda *args: measured.append(1) or real(*args))
     assert run_job(home, evaluate)[0] == "done"
     assert len(measured) == len(evaluate.evaluations) - 2
     assert run_job(home, evaluate)[0] == "done"

@@ -1,0 +1,77 @@
+"""Measuring checkpoints of one trajectory."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from meanflow_core.checkpoint import CheckpointError, load_checkpoint
+from meanflow_core.data.base import DataSet
+from meanflow_core.evaluation.evaluate import evaluate
+from meanflow_core.trainer import build_network
+from sweeps.attempt import Attempt, recorded_evaluations
+from sweeps.device import choose_device
+from sweeps.jobs import Job, Progress, ShouldStop, Status, WantedEvaluation
+
+
+class Evaluating:
+    """Measures checkpoints of one trajectory, step by step."""
+
+    def __init__(self, attempt: Attempt, job: Job, progress: Progress, should_stop: ShouldStop) -> None:
+        self.attempt, self.job, self.progress, self.should_stop = attempt, job, progress, should_stop
+        self.first_step, self.last_step = job.start_step, job.stop_step
+
+    def seconds_per_step(self) -> float | None:
+        return None
+
+    def run(self) -> tuple[Status, str | None]:
+        job, device = self.job, choose_device(self.job.device)
+        recorded = recorded_evaluations(self.attempt.trajectory)  # e.g. by an attempt that was killed later
+        missing = [wanted for wanted in job.evaluations if wanted.evaluation not in recorded]
+        if not missing:
+            return "done", None
+        data: DataSet = job.dynamics.data.build()
+        network = build_network(job.dynamics, data, job.seed, device).eval()
+        groups: dict[tuple[int, str], list[WantedEvaluation]] = {}
+        for wanted in missing:
+            groups.setdefault((wanted.step, wanted.protocol.weights), []).append(wanted)
+        done = len(job.evaluations) - len(missing)
+        for (step, weights), group in sorted(groups.items()):
+            if self.should_stop():
+                return "preempted", f"stopped on request before step {step}"
+            self._load(network, step, weights, device)
+            began = time.perf_counter()
+            values = evaluate([w.protocol for w in group], network, data, device)
+            seconds = (time.perf_counter() - began) / len(group)
+            for w in group:
+                self._record(w, values[w.protocol.key], seconds)
+            done += len(group)
+            self.progress(done)
+        return "done", None
+
+    def _load(self, network: torch.nn.Module, step: int, part: str, device: torch.device) -> None:
+        folder = self.attempt.trajectory
+        place = folder.snapshot(step)
+        if part != "ema" or not place.is_dir():
+            place = folder.checkpoint(step)
+        expect = {"trajectory": self.job.trajectory, "step": step}
+        state = load_checkpoint(place, [part], device, expect).parts[part]
+        try:
+            network.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"{place} does not fit the network: {error}") from error
+
+    def _record(self, wanted: WantedEvaluation, value: float, seconds: float) -> None:
+        self.attempt.evaluation(
+            {
+                "evaluation": wanted.evaluation,
+                "step": wanted.step,
+                "weights": wanted.protocol.weights,
+                "protocol": wanted.protocol.key,
+                "metric": wanted.protocol.metric_label,
+                "nfe": wanted.protocol.nfe,
+                "value": value,
+                "seconds": round(seconds, 4),
+            }
+        )

@@ -1,0 +1,140 @@
+"""Training a segment: resume at the nearest checkpoint that is there, step, save what the job names."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+from meanflow_core.checkpoint import Parts, load_checkpoint, publish, write_checkpoint
+from meanflow_core.config import Checkpoint
+from meanflow_core.trainer import Trainer
+from results.layout import Home, TrajectoryDir
+from sweeps.attempt import STAGED, Attempt
+from sweeps.device import choose_device
+from sweeps.jobs import Job, Progress, ShouldStop, Status
+
+
+def full_steps(folder: TrajectoryDir) -> list[int]:
+    """Steps with a published full checkpoint."""
+    if not folder.checkpoints.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.checkpoints.iterdir() if p.name.isdigit())
+
+
+class Training:
+    """Trains (start, stop], saving what the job names; resumes at the nearest checkpoint that is there."""
+
+    def __init__(self, attempt: Attempt, home: Home, job: Job, progress: Progress, should_stop: ShouldStop) -> None:
+        self.attempt, self.home, self.job = attempt, home, job
+        self.progress, self.should_stop = progress, should_stop
+        self.folder = home.trajectory(job.trajectory)
+        self.first_step = self.last_step = job.start_step
+        self.periodic: Path | None = None
+        self._times: list[float] = []
+
+    def seconds_per_step(self) -> float | None:
+        return round(statistics.median(self._times), 6) if self._times else None
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Restore the nearest own checkpoint at or before the first thing that is missing, else branch, else start."""
+        wanted = {*self.job.full_steps, *self.job.snapshot_steps, self.job.stop_step}
+        missing = [s for s in sorted(wanted) if not self._have(s)]
+        limit = missing[0] if missing else self.job.stop_step
+        own = [s for s in full_steps(self.folder) if s <= limit]
+        at = Checkpoint(self.job.trajectory, own[-1]) if own else self.job.parent
+        if at is None:
+            return
+        folder = self.home.trajectory(at.trajectory).checkpoint(at.step)
+        loaded = load_checkpoint(folder, device=trainer.device, expect=at._asdict())
+        trainer.restore(loaded.parts, at.step, branch=not own)
+
+    def _have(self, step: int) -> bool:
+        if self.folder.checkpoint(step).is_dir():
+            return True
+        return step not in self.job.full_steps and self.folder.snapshot(step).is_dir()
+
+    def run(self) -> tuple[Status, str | None]:
+        job = self.job
+        self._clear_up()
+        trainer = Trainer(
+            job.dynamics,
+            job.seed,
+            horizon_steps=job.horizon_steps,
+            device=choose_device(job.device),
+            observers=job.observers,
+            divergence=job.divergence,
+        )
+        self._begin(trainer)
+        self.first_step = self.last_step = trainer.step
+        self._save_wanted(trainer)
+        while trainer.step < job.stop_step:
+            if self.should_stop():
+                if trainer.step > self.first_step:
+                    self._save_full(trainer)
+                return "preempted", f"stopped on request at step {trainer.step}"
+            self._advance(trainer)
+            self._save_wanted(trainer)
+            self.progress(trainer.step)
+        if self.periodic is not None:
+            self._discard(self.periodic)
+        return "done", None
+
+    def _advance(self, trainer: Trainer) -> None:
+        began = time.perf_counter()
+        log_now = (trainer.step + 1) % self.job.log_every_steps == 0
+        values = trainer.advance(log_now)
+        self.last_step = trainer.step
+        if log_now:
+            self.attempt.metrics(trainer.step, values)
+        if len(self._times) < 1000:
+            self._times.append(time.perf_counter() - began)
+
+    def _save_wanted(self, trainer: Trainer) -> None:
+        step, job = trainer.step, self.job
+        if step in job.full_steps:
+            self._save_full(trainer)
+        elif step in job.snapshot_steps and not self._have(step):
+            self._save(trainer, self.folder.snapshot(step), {"ema": trainer.ema_part()})
+        if (every := job.checkpoint_every_steps) and step % every == 0 and step > self.first_step:
+            self._save_periodic(trainer)
+
+    def _save(self, trainer: Trainer, target: Path, parts: Parts) -> None:
+        trainer.check_finite()
+        staged = self.attempt.staged(f"{target.parent.name}-{target.name}")
+        meta = {"trajectory": self.job.trajectory, "step": trainer.step, "attempt": self.attempt.number}
+        try:
+            write_checkpoint(staged, parts, meta)
+        except OSError:  # a full disk needs every byte that it can have back
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        publish(staged, target)
+
+    def _save_full(self, trainer: Trainer) -> None:
+        target = self.folder.checkpoint(trainer.step)
+        if not target.is_dir():
+            self._save(trainer, target, trainer.parts())
+
+    def _save_periodic(self, trainer: Trainer) -> None:
+        """Keep one rolling checkpoint of our own, for resuming; branch points and ends stay."""
+        target = self.folder.checkpoint(trainer.step)
+        if target.is_dir():
+            return
+        self._save_full(trainer)
+        if self.periodic is not None:
+            self._discard(self.periodic)
+        self.periodic = target
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder. A rename comes first, so that at no moment half of it can be seen."""
+        aside = self.attempt.staged(f"discarded-{folder.name}")
+        with contextlib.suppress(OSError):
+            folder.rename(aside)
+            shutil.rmtree(aside)
+
+    def _clear_up(self) -> None:
+        """Remove what earlier attempts, which are over since we hold the lease, had begun to write or remove."""
+        for folder in self.folder.attempts.glob(f"*/{STAGED}*"):
+            self._discard(folder)
