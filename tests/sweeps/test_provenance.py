@@ -68,14 +68,15 @@ def test_the_snapshot_of_a_run_restores_its_source(settings: str, checkout: Path
         env = {"GIT_DIR": str(tmp_path / "elsewhere")}
     main = "import sys; from studies.cli import main; sys.argv[0] = 'study'; main()"
     home = tmp_path / "home"
-    nothing = ("-o", "stages.0.epochs=0", "-o", "stages.1.epochs=0", "-o", "controls={}", "--as", "empty")
-    out = run_in(checkout, main, "run", str(TINY), *nothing, "--home", str(home), **env)
-    assert "nothing to compute" in out
+    settings = ("stages.0.epochs=0", "stages.1.epochs=1", "steps_per_epoch=1", "controls={}")
+    one_step = (*(part for setting in settings for part in ("-o", setting)), "--workers", "1", "--as", "one_step")
+    out = run_in(checkout, main, "run", str(TINY), *one_step, "--home", str(home), **env)
+    assert "to do: 1 segments" in out
     (run,) = (home / "runs").iterdir()
     record = json.loads((run / "run.json").read_text())
     assert record["command"][:2] == ["study", "run"]
     assert record["config"]["panels"].keys() == {"left", "right"}
-    assert record["variant"] == "empty"
+    assert record["variant"] == "one_step"
     provenance = record["provenance"]
     assert provenance["commit"] == git(checkout, "rev-parse", "HEAD").strip()
     assert provenance["dirty"] is True
