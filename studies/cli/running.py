@@ -51,7 +51,7 @@ def run(
     from results.layout import Home
     from results.queries import evaluated_keys
     from studies.cli.choose import choose
-    from studies.cli.store import created
+    from studies.cli.store import created, ingest_new
     from sweeps.preflight import preflight
     from sweeps.scheduler import Outcome
     from sweeps.session import open_session
@@ -69,8 +69,7 @@ def run(
     _say(_todo(session, jobs))
     outcome = _execute(place, jobs, workers) if jobs else Outcome()
     _complain(outcome)
-    with created(place):
-        pass  # ingest what the workers left
+    ingest_new(place)  # what the workers left
     sys.exit(_conclude(outcome, studies, variant))
 
 

@@ -29,15 +29,29 @@ def opened(home: Home) -> Iterator[Engine]:
 @contextmanager
 def created(home: Home) -> Iterator[Engine]:
     """The same, making the home where there is none."""
+    engine = _up_to_date(home)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def ingest_new(home: Home) -> None:
+    """Bring the store of a home up to date."""
+    _up_to_date(home).dispose()
+
+
+def _up_to_date(home: Home) -> Engine:
     from results.ingest import ingest
     from results.store import open_store
 
     engine = open_store(home.store_url)
     try:
         ingest(engine, home)
-        yield engine
-    finally:
+    except BaseException:
         engine.dispose()
+        raise
+    return engine
 
 
 def evaluated_in(root: Path) -> set[str]:

@@ -1,5 +1,5 @@
 """Homes made by the real command line."""
 
-from tests.homes import copy, long, tiny, tmpfs
+from tests.homes import copy, long, tiny
 
-__all__ = ["copy", "long", "tiny", "tmpfs"]
+__all__ = ["copy", "long", "tiny"]
