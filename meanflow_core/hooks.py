@@ -6,14 +6,16 @@ unchanged. Both are registered components; an implementation is called with (par
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from meanflow_core.components import GradNormParams
+from meanflow_core.config import Protocol
+from meanflow_core.data.base import DataSet
 from meanflow_core.interpolant import conditional_velocity, interpolate
 from meanflow_core.registry import BuildContext
 
@@ -52,8 +54,9 @@ class Batch:
 class Transform:
     """Base of all transforms: each method returns its last argument unchanged. Override what you need.
 
-    Randomness must come from the ``rng`` given at build (``context.facts["rng"](step)``), state must be tensors in
-    ``state_dict``; a component that reads T must be registered with ``uses_horizon=True``.
+    Built with the facts ``rng`` (``rng(step)`` is the only permitted source of randomness) and ``times``, the time
+    sampler. State must be tensors in ``state_dict``; a component that reads T must be registered with
+    ``uses_horizon=True``.
     """
 
     def batch(self, step: int, batch: Batch) -> Batch:
@@ -70,6 +73,10 @@ class Transform:
 
     def after_step(self, step: int, terms: Terms) -> None:
         """Sees the raw errors of the step, e.g. to pace a curriculum."""
+
+    def logged(self) -> dict[str, float]:
+        """Named values for the log, about the batch that was last transformed."""
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
@@ -95,6 +102,38 @@ class Observer:
 
     def observe(self, view: View) -> dict[str, float]:
         return {}
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A trajectory between two steps, after ``step`` of them, with the weights in training."""
+
+    network: nn.Module
+    data: DataSet
+    objective: Any
+    times: Any
+    seed: int
+    step: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a probe found: a value a protocol (by its key), and details for the log."""
+
+    values: dict[str, float]
+    details: dict[str, float] = field(default_factory=dict)
+
+
+class Probe(Observer):
+    """An observer that measures between steps: the implementation of a metric whose parameters are ``observed``.
+
+    It must change nothing (gradients at hand included) and draw no global random numbers.
+    """
+
+    def measure(self, situation: Situation, protocols: Sequence[Protocol]) -> Measured:
+        """All protocols of this metric that are wanted at one step. Raises: EvaluationError with the reason."""
+        raise NotImplementedError
 
 
 class GradNorm(Observer):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
 
@@ -42,9 +42,20 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    observed: ClassVar[bool] = False
+    """Of a metric: measured by an observer while training passes the step, since it needs the online weights."""
+
     def needs_assets(self) -> bool:
         """Whether the component needs files that the user must provide, so that a run checks for them first."""
         return False
+
+    def is_identity(self) -> bool:
+        """Of a transform: whether it changes nothing. Such a transform vanishes from the dynamics and their key."""
+        return False
+
+    def label(self, name: str) -> str:
+        """Of a metric called ``name``: its short name in tables and study files."""
+        return name
 
 
 @dataclass(frozen=True)

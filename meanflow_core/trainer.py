@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from meanflow_core.checkpoint import CheckpointError, Parts
-from meanflow_core.config import Dynamics
+from meanflow_core.config import Dynamics, Protocol
 from meanflow_core.data.base import DataSet
-from meanflow_core.hooks import Batch, Observer, Transform, View
+from meanflow_core.hooks import Batch, Measured, Observer, Probe, Situation, Transform, View
 from meanflow_core.objectives import Terms
 from meanflow_core.optim import ema_update
 from meanflow_core.registry import Spec
@@ -66,7 +66,8 @@ class Trainer:
         self.objective = dynamics.objective.build()
         self.times = dynamics.time_sampler.build()
         self.transforms: list[Transform] = [
-            spec.build(horizon_steps, rng=self._rng(f"transform/{spec.name}")) for spec in dynamics.transforms
+            spec.build(horizon_steps, rng=self._rng(f"transform/{spec.name}"), times=self.times)
+            for spec in dynamics.transforms
         ]
         self.observers: list[Observer] = [spec.build(horizon_steps) for spec in observers]
 
@@ -128,12 +129,28 @@ class Trainer:
                     "velocity: training diverges"
                 )
         view = View(i, self.network, batch, terms)
-        for observer in self.observers:
-            seen = observer.observe(view)
+        said = [(hook, hook.logged()) for hook in self.transforms]
+        for hook, seen in [*said, *((observer, observer.observe(view)) for observer in self.observers)]:
             if taken := sorted(values.keys() & seen.keys()):
-                raise ValueError(f"{type(observer).__name__} logs {taken}, names that are taken already")
+                raise ValueError(f"{type(hook).__name__} logs {taken}, names that are taken already")
             values.update(seen)
         return values
+
+    def measure(self, protocols: Sequence[Protocol]) -> Measured:
+        """What probes find at the present step, with the weights in training, under protocols that are ``observed``.
+
+        Raises: EvaluationError with the reason.
+        """
+        found = Measured({}, {})
+        situation = Situation(self.network, self.data, self.objective, self.times, self.seed, self.step, self.device)
+        for name in dict.fromkeys(protocol.metric.name for protocol in protocols):
+            wanted = [protocol for protocol in protocols if protocol.metric.name == name]
+            probe: Probe = wanted[0].metric.build()
+            with self._precision():
+                seen = probe.measure(situation, wanted)
+            found.values.update(seen.values)
+            found.details.update(seen.details)
+        return found
 
     def check_finite(self) -> None:
         """Raises: Diverged if any weight is not finite, so that no such state is ever published."""
