@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -112,6 +112,27 @@ class LatentsParams(Params):
         return True
 
 
+@register("data", "synthetic_latents", version=1, impl="meanflow_core.data.synthetic:build")
+class SyntheticLatentsParams(Params):
+    """Gaussian mixture in the dimension of the paper's latents, made of smooth patterns, whose v and u are known.
+
+    One Gaussian a class (none but one at ``classes`` 1); a covariance is white but for the lowest ``modes`` × ``modes``
+    cosine modes of each channel, so its rank beyond white is channels·modes². All patterns follow from ``pattern_seed``.
+    """
+
+    channels: PositiveInt = 4
+    side: PositiveInt = 32
+    classes: PositiveInt = 10
+    modes: PositiveInt = 4
+    pattern_seed: int = 0
+
+    @model_validator(mode="after")
+    def _modes_fit(self) -> Self:
+        if self.modes > self.side:
+            raise ValueError(f"{self.modes} modes an axis do not fit a side of {self.side}")
+        return self
+
+
 @register("objective", "meanflow", version=1, impl="meanflow_core.objectives:build")
 class MeanFlowParams(Params):
     """MeanFlow's regression (Eqs 3–5) with the adaptive weight of Eq. 7: sg(1 / (‖e‖² + c)^p)."""
@@ -145,7 +166,73 @@ class GradNormParams(Params):
     """Logs the Euclidean norm of the whole gradient, before clipping."""
 
 
-FeatureSpace = Literal["pixel", "digits_cnn", "inception"]
+NegativeR = Literal["clamp", "resample_t", "allow_negative"]
+
+
+class GapRange(Params):
+    """A range [lo, hi] of gaps Δt = t − r, and what to do where the rescaled gap would give r = t − Δt < 0:
+
+    - ``allow_negative``: nothing; r < 0 continues the path beyond the data. The letter of appendix A.
+    - ``clamp``: r = 0, so that Δt = t falls below the range.
+    - ``resample_t``: t is drawn again from the sampler's law of t given t ≥ Δt, so that r ≥ 0.
+    """
+
+    lo: float = Field(ge=0.0, le=1.0)
+    hi: float = Field(ge=0.0, le=1.0)
+    negative_r: NegativeR = "allow_negative"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lo > self.hi:
+            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
+        return self
+
+
+@register("transform", "gap_restriction", version=1, impl="meanflow_core.gaps:GapRestriction")
+class GapRestrictionParams(GapRange):
+    """Rescales the gap of every row that trains u into [lo, hi], keeping t (appendix A):
+    Δt ← lo + (hi − lo)·Δt_raw, r ← t − Δt. Logs the fraction of draws with t < Δt as ``gap_out_of_range``.
+    """
+
+
+@register("transform", "target_corruption", version=1, impl="meanflow_core.corruption:TargetCorruption")
+class TargetCorruptionParams(Params):
+    """Adds Gaussian noise to the target of the v-loss alone (Sec. 4.1): v_t + k·‖v_t‖·ξ, ξ ~ N(0, I).
+
+    Given as σ = ``relative_noise``, the expected size of the noise relative to ‖v_t‖. In d dimensions
+    k·‖v_t‖·ξ has size k·√d·‖v_t‖, so the paper's k (``corruption_scale``) is σ/√d; its 0.03 at d = 4096 is σ = 1.92.
+    """
+
+    relative_noise: float = Field(ge=0.0)
+
+    def is_identity(self) -> bool:
+        return self.relative_noise == 0
+
+
+class Guidance(Params):
+    """Classifier-free guidance inside the target: v_g = ω·v + κ·u(z,t,t|y) + (1−ω−κ)·u(z,t,t|∅) for t in [lo, hi].
+
+    ω is the value as it stands in the loss; the effective guidance is ω′ = ω / (1 − κ).
+    """
+
+    cfg_omega: float = Field(gt=0.0)
+    cfg_kappa: float = Field(ge=0.0, lt=1.0)
+    lo: float = Field(default=0.0, ge=0.0, le=1.0)
+    hi: float = Field(default=1.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lo > self.hi:
+            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
+        return self
+
+    @property
+    def effective_omega(self) -> float:
+        """ω′ = ω / (1 − κ)."""
+        return self.cfg_omega / (1 - self.cfg_kappa)
+
+
+FeatureSpace = Literal["pixel", "digits_cnn", "coarse", "inception"]
 
 
 @register("metric", "frechet", version=1, impl="meanflow_core.evaluation.distances:Frechet")
@@ -156,6 +243,9 @@ class FrechetParams(Params):
 
     def needs_assets(self) -> bool:
         return self.features == "inception"
+
+    def label(self, name: str) -> str:
+        return f"{name}_{self.features}"
 
 
 @register("metric", "kid", version=1, impl="meanflow_core.evaluation.distances:KID")
@@ -169,21 +259,63 @@ class KIDParams(Params):
     def needs_assets(self) -> bool:
         return self.features == "inception"
 
+    def label(self, name: str) -> str:
+        return f"{name}_{self.features}"
+
 
 @register("metric", "v_error", version=1, impl="meanflow_core.evaluation.truth:VError")
 class VErrorParams(Params):
-    """Relative error of v = u_θ(z, t, t) against the data set's exact v: √(Σ‖v_θ − v‖² / Σ‖v‖²), t uniform."""
+    """Relative error of v = u_θ(z, t, t) against the data set's exact v: √(Σ‖v_θ − v‖² / Σ‖v‖²), t uniform.
+
+    With ``guidance`` against the field that training with it has as its fixed point; for conditional networks.
+    """
+
+    guidance: Guidance | None = None
+
+    def label(self, name: str) -> str:
+        return name if self.guidance is None else f"{name}_guided"
 
 
 @register("metric", "u_error", version=1, impl="meanflow_core.evaluation.truth:UError")
 class UErrorParams(Params):
-    """Relative error of u_θ(z, r, t) against the exact u, with Δt uniform in [lo, hi] and t uniform in [Δt, 1]."""
+    """Relative error of u_θ(z, r, t) against the exact u, with Δt uniform in [lo, hi] and t uniform in [Δt, 1].
+
+    With ``guidance`` against the mean of the guided v along its own flow; for conditional networks.
+    """
 
     lo: float = Field(default=1.0, gt=0.0, le=1.0)
     hi: float = Field(default=1.0, gt=0.0, le=1.0)
+    guidance: Guidance | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.lo > self.hi:
             raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
         return self
+
+    def label(self, name: str) -> str:
+        suffix = "" if self.guidance is None else "_guided"
+        return f"{name}{suffix}[{self.lo:g},{self.hi:g}]"
+
+
+@register("metric", "task_affinity", version=1, impl="meanflow_core.affinity:TaskAffinity")
+class TaskAffinityParams(GapRange):
+    """Task affinity (Sec. 4.3): cosine between the gradients of the v-loss and of the u-loss with Δt in [lo, hi], at
+    the weights in training. The protocol's ``samples`` is the number N of points, drawn anew at every step measured.
+
+    ``quantity`` says which number:
+
+    - ``mean_gradient``: cosine of the two mean gradients over N points, averaged over two independent sets of N;
+    - ``per_sample``: mean over points of the cosine of a point's two gradients (the other reading of appendix A; slow);
+    - ``ceiling``: √(ρ_v·ρ_u), ρ the cosine of one loss's gradients on the two sets: what ``mean_gradient`` could
+      reach with gradients this noisy, were the two tasks one;
+    - ``exact``: as ``mean_gradient``, with the exact v and u as targets instead of sampled ones.
+    """
+
+    observed: ClassVar[bool] = True
+
+    quantity: Literal["mean_gradient", "per_sample", "ceiling", "exact"] = "mean_gradient"
+
+    def label(self, name: str) -> str:
+        suffix = "" if self.quantity == "mean_gradient" else f"_{self.quantity}"
+        return f"{name}{suffix}[{self.lo:g},{self.hi:g}]"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-import meanflow_core.components  # noqa: F401  (registers the built-in components)
-from meanflow_core.registry import Params, Spec, non_defaults, parse_spec, spec_field
+from meanflow_core.components import Guidance as Guidance  # (this registers the built-in components)
+from meanflow_core.registry import Spec, non_defaults, parse_spec, spec_field
 
 DYNAMICS_VERSION = 1
 PROTOCOL_VERSION = 1
@@ -30,24 +30,6 @@ def key_of(canonical: Any) -> str:
     """Hash of a JSON-ready canonical form, 20 hex digits."""
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
-
-
-class Guidance(Params):
-    """Classifier-free guidance inside the target: v_g = ω·v + κ·u(z,t,t|y) + (1−ω−κ)·u(z,t,t|∅) for t in [lo, hi].
-
-    ω is the value as it stands in the loss; the effective guidance is ω′ = ω / (1 − κ).
-    """
-
-    cfg_omega: float = Field(gt=0.0)
-    cfg_kappa: float = Field(ge=0.0, lt=1.0)
-    lo: float = Field(default=0.0, ge=0.0, le=1.0)
-    hi: float = Field(default=1.0, ge=0.0, le=1.0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.lo > self.hi:
-            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
-        return self
 
 
 class Dynamics(BaseModel):
@@ -87,6 +69,7 @@ class Dynamics(BaseModel):
     @field_validator("transforms")
     @classmethod
     def _each_once(cls, transforms: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        transforms = tuple(spec for spec in transforms if not spec.params.is_identity())
         names = [spec.name for spec in transforms]
         if len(set(names)) < len(names):
             raise ValueError("a transform may stand only once: its state and its random numbers go by its name")
@@ -130,6 +113,13 @@ class Dynamics(BaseModel):
         if self.guidance is not None:
             changed["guidance"] = non_defaults(self.guidance)
         return {**out, **changed}
+
+    def in_words(self) -> str:
+        """What tells stages of one study apart: ``fm_ratio 0, gap_restriction (lo 0.1, hi 0.3)``."""
+        told = [spec for spec in (self.objective, *self.transforms) if non_defaults(spec.params)]
+        pairs = [(spec.name, non_defaults(spec.params)) for spec in told]
+        said = [f"{name} ({', '.join(f'{k} {v}' for k, v in given.items())})" for name, given in pairs]
+        return ", ".join([f"fm_ratio {self.fm_ratio:g}", *said])
 
     def dump(self) -> dict[str, Any]:
         """The fully resolved configuration, JSON-ready; ``Dynamics.model_validate`` reads it back."""
@@ -181,15 +171,21 @@ class Measurement(BaseModel):
     seed: int = 0
     weights: Weights = "ema"
 
+    @model_validator(mode="after")
+    def _observed_online(self) -> Self:
+        if self.observed and self.weights != "online":
+            raise ValueError(f"{self.metric.name} is measured on the weights in training: write 'weights: online'")
+        return self
+
     @property
     def metric_label(self) -> str:
         """Short name for tables: ``frechet_pixel``, ``kid_digits_cnn``, ``v_error``, ``u_error[0.1,0.3]``."""
-        params: Mapping[str, Any] = self.metric.params.model_dump()
-        if "features" in params:
-            return f"{self.metric.name}_{params['features']}"
-        if "lo" in params:
-            return f"{self.metric.name}[{params['lo']:g},{params['hi']:g}]"
-        return str(self.metric.name)
+        return str(self.metric.params.label(self.metric.name))
+
+    @property
+    def observed(self) -> bool:
+        """Whether an observer measures it while training passes the step."""
+        return bool(self.metric.params.observed)
 
 
 class Protocol(Measurement):
@@ -199,10 +195,16 @@ class Protocol(Measurement):
     reference: spec_field("data")  # type: ignore[valid-type]
 
     @classmethod
-    def of(cls, measurement: Measurement, reference: Spec) -> Protocol:
-        """A measurement (or a subclass with more fields) against a reference."""
+    def of(cls, measurement: Measurement, dynamics: Dynamics) -> Protocol:
+        """A measurement (or a subclass with more fields) of what these dynamics train, against the data they train on.
+
+        What is trained with guidance is measured against the guided field, unless the metric says another.
+        """
         fields = {name: getattr(measurement, name) for name in Measurement.model_fields}
-        return cls.model_validate({**fields, "reference": reference})
+        metric: Spec = measurement.metric
+        if dynamics.guidance is not None and getattr(metric.params, "guidance", dynamics.guidance) is None:
+            fields["metric"] = replace(metric, params=metric.params.model_copy(update={"guidance": dynamics.guidance}))
+        return cls.model_validate({**fields, "reference": dynamics.data})
 
     def canonical(self) -> dict[str, Any]:
         out = {**non_defaults(self), "version": PROTOCOL_VERSION}

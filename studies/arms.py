@@ -37,6 +37,7 @@ class StageRun:
     stop_step: int
     start_epoch: int
     stop_epoch: int
+    probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Arm:
 
     @property
     def epochs(self) -> int:
-        return self.stages[-1].stop_epoch if self.stages else 0
+        """How long the arm is, without what is trained only to be probed."""
+        return sum(stage.stop_epoch - stage.start_epoch for stage in self.stages if not stage.probe)
 
 
 def _epochs(stage: Stage, attributes: dict[str, Attribute], where: str) -> int:
@@ -96,7 +98,7 @@ def place_stages(
     horizon = sum(n for _, n in present) * study.steps_per_epoch
     placed: list[StageRun] = []
     for stage, epochs in present:
-        dynamics = stage_dynamics(study, stage)
+        dynamics = stage_dynamics(study, stage, attributes)
         last = placed[-1] if placed else None
         start_step, start_epoch = (last.stop_step, last.stop_epoch) if last else (0, 0)
         if last and last.trajectory.dynamics.carries_over(dynamics):
@@ -107,16 +109,18 @@ def place_stages(
             key = trajectory_key(parent, dynamics, seed, t)
             trajectory = Trajectory(key, dynamics, seed, parent, t)
         stop = start_step + epochs * study.steps_per_epoch
-        placed.append(StageRun(stage.name, trajectory, start_step, stop, start_epoch, start_epoch + epochs))
+        placed.append(
+            StageRun(stage.name, trajectory, start_step, stop, start_epoch, start_epoch + epochs, stage.probe)
+        )
     return tuple(placed)
 
 
-def measured_epochs(stage: StageRun, every: int | None) -> list[int]:
-    """Epochs from the stage's start at which it is measured: its start, every so many, and its end."""
+def measured_epochs(stage: StageRun, every: int | None, first: int = 0) -> list[int]:
+    """Epochs from the stage's start at which it is measured: its start, every so many, and its end, from ``first`` on."""
     length = stage.stop_epoch - stage.start_epoch
     if every is None:
         return [length]
-    return sorted({*range(0, length, every), length})
+    return [epoch for epoch in sorted({*range(0, length, every), length}) if epoch >= first]
 
 
 def checkpoint_at(stage: StageRun, step: int) -> Checkpoint:
@@ -131,8 +135,8 @@ def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]
     for stage in stages:
         for measure in study.measure:
             if measure.stages is None or stage.name in measure.stages:
-                protocol = Protocol.of(measure, stage.trajectory.dynamics.data)
-                for epoch in measured_epochs(stage, measure.every_epochs):
+                protocol = Protocol.of(measure, stage.trajectory.dynamics)
+                for epoch in measured_epochs(stage, measure.every_epochs, measure.from_epoch):
                     step = stage.start_step + epoch * study.steps_per_epoch
                     at = checkpoint_at(stage, step)
                     yield Point(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from studies.schema import Claim, ResolvedStudy
+from meanflow_core.registry import components
+from studies.schema import Claim, Curves, Figure, ResolvedStudy
 from studies.yamlfile import Loc
 
 Problem = tuple[Loc, str]
@@ -18,24 +19,60 @@ def problems(study: ResolvedStudy) -> Iterator[Problem]:
         for name in measure.stages or ():
             yield from _known(("measure", i, "stages"), "stage", name, stages)
     yield from _known(("primary",), "measured metric", study.primary, metrics)
+    if study.truth is not None:
+        yield from _known(("truth",), "measured metric", study.truth, metrics)
     if study.figure is not None:
-        yield from _known(("figure", "stage"), "stage", study.figure.stage, stages)
-        for panel in study.panels.values():
-            yield from _known(("figure", "colour_by"), "attribute", study.figure.colour_by, list(panel.arms))
-        if study.figure.metric is not None:
-            yield from _known(("figure", "metric"), "measured metric", study.figure.metric, metrics)
+        yield from _of_figure(study, study.figure, stages, metrics)
     for i, claim in enumerate(study.claims):
         yield from _of_claim(study, claim, ("claims", i), stages, metrics)
+
+
+def _of_figure(
+    study: ResolvedStudy, figure: Figure, stages: Sequence[str], metrics: Sequence[str]
+) -> Iterator[Problem]:
+    for panel in study.panels.values():
+        yield from _known(("figure", "colour_by"), "attribute", figure.colour_by, list(panel.arms))
+    if figure.metric is not None:
+        yield from _known(("figure", "metric"), "measured metric", figure.metric, metrics)
+    if isinstance(figure, Curves):
+        yield from _known(("figure", "stage"), "stage", figure.stage, stages)
+        yield from _of_label(study, figure)
+        return
+    for name in ("metrics", "ceilings"):
+        for metric in getattr(figure, name):
+            yield from _known(("figure", name), "measured metric", metric, metrics)
+    if figure.x is not None:
+        for panel in study.panels.values():
+            yield from _known(("figure", "x"), "attribute", figure.x, list(panel.arms))
+    if figure.reference is not None:
+        arms = [arm for panel in study.panels for arm in _arms(study, panel)]
+        yield from _known(("figure", "reference"), "arm", figure.reference, arms)
+
+
+def _of_label(study: ResolvedStudy, figure: Curves) -> Iterator[Problem]:
+    for panel in study.panels.values() if figure.label is not None else ():
+        try:
+            str(figure.label).format(**panel.attributes()[0])
+        except (KeyError, IndexError, ValueError) as error:
+            yield ("figure", "label"), f"not a format of the arms' attributes ({', '.join(panel.arms)}): {error}"
 
 
 def _of_claim(
     study: ResolvedStudy, claim: Claim, loc: Loc, stages: Sequence[str], metrics: Sequence[str]
 ) -> Iterator[Problem]:
-    yield from _known((*loc, "stage"), "stage", claim.stage, stages)
+    if claim.stage is not None:
+        yield from _known((*loc, "stage"), "stage", claim.stage, stages)
     if claim.metric is not None:
         yield from _known((*loc, "metric"), "measured metric", claim.metric, metrics)
+    if claim.truth is not None and not claim.truth.startswith(names := tuple(c.name for c in components("metric"))):
+        yield (*loc, "truth"), f"there is no metric '{claim.truth}' (there is: {', '.join(names)})"
     for arm in claim.arms or ():
         yield from _known((*loc, "arms"), f"arm of panel '{claim.panel}'", arm, _arms(study, claim.panel))
+    for name, value in claim.among.items():
+        given = study.panels[claim.panel].arms[name]
+        values = given if isinstance(given, list) else [given]
+        if value not in values:
+            yield (*loc, "among"), f"no arm of '{claim.panel}' has {name} = {value} (there is: {values})"
 
 
 def _stages(study: ResolvedStudy) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from meanflow_core.config import Dynamics
 from studies.consistency import problems
 from studies.errors import StudyError
-from studies.schema import ResolvedStudy, Stage
+from studies.schema import Attribute, ResolvedStudy, Stage
 from studies.yamlfile import Loc, YamlFile, parse_value, read_yaml
 
 BUILTIN = Path(__file__).parent
 SCALES = "scales"
+NOT_STUDIES = {"implications"}  # other declarations beside the built-in studies
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -37,8 +38,8 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def builtin_names() -> list[str]:
-    """Names of the studies that come with the package."""
-    return sorted(p.stem for p in BUILTIN.glob("*.yaml"))
+    """Names of the studies that come with the package. Files that begin with ``_`` are only there to be extended."""
+    return sorted(p.stem for p in BUILTIN.glob("[!_]*.yaml") if p.stem not in NOT_STUDIES)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ class StudySource:
     @property
     def scales(self) -> list[str]:
         return list(self.data.get(SCALES, {}))
+
+    def paper(self, kind: str) -> list[int]:
+        """The ``figures`` or ``tables`` of the paper that the study makes, at whatever scale."""
+        bodies = [self.data, *self.data.get(SCALES, {}).values()]
+        return sorted({int(n) for body in bodies for n in (body.get("paper") or {}).get(kind, [])})
+
+    def only_scale_with(self, kind: str, number: int) -> str | None:
+        """The scale that alone makes a figure or table, or None where it is the study's at any scale."""
+        if number in (self.data.get("paper") or {}).get(kind, []):
+            return None
+        bodies: dict[str, dict[str, Any]] = self.data.get(SCALES, {})
+        return next(scale for scale, body in bodies.items() if number in (body.get("paper") or {}).get(kind, []))
 
     def locate(self, scale: str, loc: Loc) -> str:
         """``file:line`` of the deepest part of a key that some file holds, in the scale or outside of it."""
@@ -97,6 +110,8 @@ def load_source(name: str) -> StudySource:
     data: dict[str, Any] = {}
     for file in reversed(files):
         data = merge(data, {k: v for k, v in file.data.items() if k != "extends"})
+    if isinstance(data.get(SCALES), dict):  # null removes a scale of what is extended
+        data[SCALES] = {scale: body for scale, body in data[SCALES].items() if body is not None}
     source = StudySource(str(data.get("study")), data, tuple(files))
     _check_top(source)
     return source
@@ -170,13 +185,15 @@ def resolve(
 
 
 def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc]) -> None:
-    """Raises: StudyError if a stage's dynamics are not valid."""
-    lists: dict[Loc, Sequence[Stage]] = {("stages",): study.stages}
-    lists |= {("controls", name, "stages"): control.stages for name, control in study.controls.items()}
-    for path, stages in lists.items():
+    """Raises: StudyError if a stage's dynamics are not valid for some arm."""
+    arms = [attributes for panel in study.panels.values() for attributes in panel.attributes()]
+    chains: list[tuple[Loc, Sequence[Stage], list[dict[str, Attribute]]]] = [(("stages",), study.stages, arms)]
+    chains += [(("controls", name, "stages"), control.stages, [{}]) for name, control in study.controls.items()]
+    for path, stages, each in chains:
         for i, stage in enumerate(stages):
             try:
-                stage_dynamics(study, stage)
+                for attributes in each:
+                    stage_dynamics(study, stage, attributes)
             except ValidationError as error:
                 first = error.errors()[0]
                 loc: Loc = tuple(first["loc"])
@@ -187,11 +204,17 @@ def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc
                     message = f"unknown key; there is: {', '.join(Dynamics.model_fields)}"
                 key = ".".join(str(p) for p in loc) or "dynamics"
                 raise StudyError(f"{where}: stage '{stage.name}': {key}: {message}") from None
+            except ValueError as error:
+                where = _where((*path, i), source, study.scale, overridden)
+                raise StudyError(f"{where}: stage '{stage.name}': {error}") from None
 
 
-def stage_dynamics(study: ResolvedStudy, stage: Stage) -> Dynamics:
-    """The study's dynamics with the stage's overrides. Raises: ValidationError, never once `resolve` has passed."""
-    return Dynamics.model_validate(merge(study.dynamics, stage.overrides))
+def stage_dynamics(study: ResolvedStudy, stage: Stage, attributes: Mapping[str, Attribute]) -> Dynamics:
+    """The study's dynamics with the stage's overrides for one arm.
+
+    Raises: ValueError (pydantic's ValidationError is one), never once `resolve` has passed.
+    """
+    return Dynamics.model_validate(merge(study.dynamics, stage.overrides_of(attributes)))
 
 
 def _where(loc: Loc, source: StudySource, scale: str, overridden: set[Loc]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from results.layout import Home, TrajectoryDir
-from sweeps.jobs import Done, Job
+from sweeps.jobs import Done, Job, WantedEvaluation
 
 STAGED = "staged-"
 
@@ -89,8 +89,22 @@ class Attempt:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self._line({"type": "metrics", "step": step, "values": dict(values)})
 
-    def evaluation(self, record: Mapping[str, Any]) -> None:
-        self._line({"type": "evaluation", **record})
+    def evaluated(self, wanted: WantedEvaluation, value: float, seconds: float) -> None:
+        """Record an evaluation and how long it took."""
+        protocol = wanted.protocol
+        self._line(
+            {
+                "type": "evaluation",
+                "evaluation": wanted.evaluation,
+                "step": wanted.step,
+                "weights": protocol.weights,
+                "protocol": protocol.key,
+                "metric": protocol.metric_label,
+                "nfe": protocol.nfe,
+                "value": value,
+                "seconds": round(seconds, 4),
+            }
+        )
 
     def _line(self, record: Mapping[str, Any]) -> None:
         self._metrics.write(json.dumps(record, allow_nan=False) + "\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ FILES_PER_CHECKPOINT = 4  # online, ema, optimiser, manifest
 FILES_PER_SNAPSHOT = 2
 FILES_PER_ATTEMPT = 4  # segment, metrics, log, DONE
 BYTES = 4  # fp32
+AFFINITY_FORWARDS = 38.0  # a point of a task affinity over four ranges: two sets of 3F + 4·4F
 CLASSES = {"digits": 10, "gmm": 10}
 
 
@@ -123,8 +125,7 @@ def cost_of(jobs: Sequence[Job], rates: Rates, steps_per_epoch: Mapping[str, int
         cost.files += FILES_PER_ATTEMPT
         if job.kind == "train":
             bases |= _add_training(cost, job, rates, steps_per_epoch[job.trajectory])
-        else:
-            _add_evaluations(cost, job, rates)
+        _add_evaluations(cost, job, rates)
     if cost.gpu_hours is None:
         cost.hours_basis = "unknown: run `study doctor --calibrate`"
     else:
@@ -154,13 +155,16 @@ def _classes(dynamics: Dynamics) -> int | None:
 
 def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
     f = forward_flops(job.dynamics.network.params, data_shape(job.dynamics)) or 0.0
+    observed_at = Counter(wanted.step for wanted in job.evaluations if wanted.protocol.observed)
     for wanted in job.evaluations:
         p = wanted.protocol
+        # what is observed at one step shares its gradients
+        forwards = AFFINITY_FORWARDS * p.samples / observed_at[wanted.step] if p.observed else p.nfe * p.samples
         cost.evaluations += 1
         cost.evaluation_samples += p.samples
-        cost.evaluation_flops += f * p.nfe * p.samples
+        cost.evaluation_flops += f * forwards
         learned = rates.seconds_per_evaluation.get(p.metric_label)
         if learned is None:
             rate = rates.flops_per_s.get(job.dynamics.network.name)
-            learned = None if rate is None else f * p.nfe * p.samples / rate
+            learned = None if rate is None else f * forwards / rate
         cost.evaluation_hours = _add(cost.evaluation_hours, None if learned is None else learned / 3600)

@@ -45,7 +45,7 @@ class Evaluating:
             values = evaluate([w.protocol for w in group], network, data, device)
             seconds = (time.perf_counter() - began) / len(group)
             for w in group:
-                self._record(w, values[w.protocol.key], seconds)
+                self.attempt.evaluated(w, values[w.protocol.key], seconds)
             done += len(group)
             self.progress(done)
         return "done", None
@@ -61,17 +61,3 @@ class Evaluating:
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise CheckpointError(f"{place} does not fit the network: {error}") from error
-
-    def _record(self, wanted: WantedEvaluation, value: float, seconds: float) -> None:
-        self.attempt.evaluation(
-            {
-                "evaluation": wanted.evaluation,
-                "step": wanted.step,
-                "weights": wanted.protocol.weights,
-                "protocol": wanted.protocol.key,
-                "metric": wanted.protocol.metric_label,
-                "nfe": wanted.protocol.nfe,
-                "value": value,
-                "seconds": round(seconds, 4),
-            }
-        )

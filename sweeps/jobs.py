@@ -35,7 +35,10 @@ class WantedEvaluation(BaseModel):
 
 
 class Job(_Record):
-    """One unit of work on one trajectory: train a segment (start, stop], or evaluate some of its checkpoints."""
+    """One unit of work on one trajectory: train a segment (start, stop], or evaluate some of its checkpoints.
+
+    Of a training job, ``evaluations`` are those that are observed while training passes their step.
+    """
 
     kind: Literal["train", "evaluate"]
     trajectory: str

@@ -59,12 +59,12 @@ def wanted_evaluations(node: Node, evaluated: set[str]) -> dict[int, list[Wanted
     return {step: wanted for step, wanted in sorted(missing.items()) if wanted}
 
 
-def train_pieces(node: Node, have: Inventory, evaluate_at: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The (start, stop] that must be trained so that every full checkpoint exists, and weights wherever something is
-    to be evaluated. Pieces never cross a branch point; each starts at the nearest earlier full checkpoint."""
+def train_pieces(node: Node, have: Inventory, pass_through: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The (start, stop] that must be trained so that every full checkpoint exists, and training passes through the
+    steps given, where weights are to be kept or something is to be observed. Pieces never cross a branch point; each
+    starts at the nearest earlier full checkpoint."""
     full = have.full.get(node.key, set())
-    weights = have.weights(node.key)
-    need = sorted((node.full_steps - full) | {s for s in evaluate_at if s not in weights})
+    need = sorted((node.full_steps - full) | set(pass_through))
     reached = {node.start_step, *full}
     pieces = []
     for low, high in pairwise(node.boundaries()):
@@ -97,8 +97,10 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
             "parent": t.parent,
             **settings(node),
         }
-        without_weights = [s for s in wanted if s not in have.weights(t.key)]
-        for start, stop in train_pieces(node, have, without_weights):
+        observed, later = split_observed(wanted)
+        without_weights = {s for s in later if s not in have.weights(t.key)}
+        for start, stop in train_pieces(node, have, without_weights | set(observed)):
+            passed = {s for s in node.points if start < s <= stop or s == start == 0}
             train.append(
                 Job.model_validate(
                     {
@@ -107,16 +109,25 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
                         "start_step": start,
                         "stop_step": stop,
                         "full_steps": [s for s in sorted(node.full_steps) if s == stop or s == start == 0],
-                        "snapshot_steps": [
-                            s
-                            for s in sorted(node.points)
-                            if (start < s <= stop or s == start == 0) and s not in node.full_steps
-                        ],
+                        "snapshot_steps": sorted((passed & node.snapshot_steps()) - node.full_steps),
+                        "evaluations": [w for s in sorted(passed & set(observed)) for w in observed[s]],
                     }
                 )
             )
-        evaluate.extend(_evaluate_jobs(node, wanted, common))
+        evaluate.extend(_evaluate_jobs(node, later, common))
     return [job for _, lists in sorted(by_seed.items()) for jobs in lists for job in jobs]
+
+
+Wanted = dict[int, list[WantedEvaluation]]
+
+
+def split_observed(wanted: Wanted) -> tuple[Wanted, Wanted]:
+    """By step, what is observed while training passes, and what is measured later from weights that are kept."""
+    parts: tuple[Wanted, Wanted] = ({}, {})
+    for step, evaluations in wanted.items():
+        for one in evaluations:
+            parts[not one.protocol.observed].setdefault(step, []).append(one)
+    return parts
 
 
 def _evaluate_jobs(

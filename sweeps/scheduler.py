@@ -73,9 +73,9 @@ def inputs_ready(home: Home, job: Job) -> bool:
 def outputs_there(home: Home, job: Job) -> bool:
     """Whether all that a job makes is there, since another command has made it."""
     folder = home.trajectory(job.trajectory)
-    if job.kind == "evaluate":
-        return {wanted.evaluation for wanted in job.evaluations} <= recorded_evaluations(folder)
-    return all(folder.checkpoint(step).is_dir() for step in job.full_steps) and all(
+    if not {wanted.evaluation for wanted in job.evaluations} <= recorded_evaluations(folder):
+        return False
+    return job.kind == "evaluate" or all(folder.checkpoint(step).is_dir() for step in job.full_steps) and all(
         folder.snapshot(step).is_dir() or folder.checkpoint(step).is_dir() for step in job.snapshot_steps
     )
 

@@ -80,6 +80,7 @@ def plan_record(session: Session, jobs: Sequence[Job], cost: Cost, remaining: Co
         "seeds": session.seeds,
         "naive_epochs": _whole(epochs.naive),
         "planned_epochs": _whole(epochs.planned),
+        "probe_epochs": _whole(epochs.probe),
         "control_epochs": _whole(epochs.control),
         "segments": session.tree.segments(),
         "evaluations": session.tree.evaluations(),

@@ -12,9 +12,9 @@ from meanflow_core.checkpoint import Parts, load_checkpoint, publish, write_chec
 from meanflow_core.config import Checkpoint
 from meanflow_core.trainer import Trainer
 from results.layout import Home, TrajectoryDir
-from sweeps.attempt import STAGED, Attempt
+from sweeps.attempt import STAGED, Attempt, recorded_evaluations
 from sweeps.device import choose_device
-from sweeps.jobs import Job, Progress, ShouldStop, Status
+from sweeps.jobs import Job, Progress, ShouldStop, Status, WantedEvaluation
 
 
 def full_steps(folder: TrajectoryDir) -> list[int]:
@@ -33,6 +33,11 @@ class Training:
         self.folder = home.trajectory(job.trajectory)
         self.first_step = self.last_step = job.start_step
         self.periodic: Path | None = None
+        recorded = recorded_evaluations(self.folder) if job.evaluations else set()
+        self.observe: dict[int, list[WantedEvaluation]] = {}
+        for wanted in job.evaluations:
+            if wanted.evaluation not in recorded:  # e.g. by an attempt that was killed later
+                self.observe.setdefault(wanted.step, []).append(wanted)
         self._times: list[float] = []
 
     def seconds_per_step(self) -> float | None:
@@ -41,7 +46,7 @@ class Training:
     def _begin(self, trainer: Trainer) -> None:
         """Restore the nearest own checkpoint at or before the first thing that is missing, else branch, else start."""
         wanted = {*self.job.full_steps, *self.job.snapshot_steps, self.job.stop_step}
-        missing = [s for s in sorted(wanted) if not self._have(s)]
+        missing = sorted({s for s in wanted if not self._have(s)} | set(self.observe))
         limit = missing[0] if missing else self.job.stop_step
         own = [s for s in full_steps(self.folder) if s <= limit]
         at = Checkpoint(self.job.trajectory, own[-1]) if own else self.job.parent
@@ -70,6 +75,7 @@ class Training:
         self._begin(trainer)
         self.first_step = self.last_step = trainer.step
         self._save_wanted(trainer)
+        self._observe(trainer)
         while trainer.step < job.stop_step:
             if self.should_stop():
                 if trainer.step > self.first_step:
@@ -77,6 +83,7 @@ class Training:
                 return "preempted", f"stopped on request at step {trainer.step}"
             self._advance(trainer)
             self._save_wanted(trainer)
+            self._observe(trainer)
             self.progress(trainer.step)
         if self.periodic is not None:
             self._discard(self.periodic)
@@ -91,6 +98,19 @@ class Training:
             self.attempt.metrics(trainer.step, values)
         if len(self._times) < 1000:
             self._times.append(time.perf_counter() - began)
+
+    def _observe(self, trainer: Trainer) -> None:
+        """Record what observers are to measure at this step."""
+        group = self.observe.pop(trainer.step, [])
+        if not group:
+            return
+        began = time.perf_counter()
+        found = trainer.measure([wanted.protocol for wanted in group])
+        seconds = (time.perf_counter() - began) / len(group)
+        if found.details:
+            self.attempt.metrics(trainer.step, found.details)
+        for wanted in group:
+            self.attempt.evaluated(wanted, found.values[wanted.protocol.key], seconds)
 
     def _save_wanted(self, trainer: Trainer) -> None:
         step, job = trainer.step, self.job

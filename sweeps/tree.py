@@ -17,9 +17,14 @@ class Node:
     study: str  # the first study that wants it; decides how it is run, never what
     steps_per_epoch: int
     stop_step: int = 0
-    paper_stop_step: int = 0  # how far the paper's own arms go; the rest is for our controls
+    paper_stop_step: int = 0  # how far the paper's own arms go
+    probe_stop_step: int = 0  # how far what is only probed goes; the rest is for our controls
     full_steps: set[int] = field(default_factory=set)
     points: dict[int, dict[str, Protocol]] = field(default_factory=dict)  # step → evaluation key → protocol
+
+    def snapshot_steps(self) -> set[int]:
+        """Where EMA weights are kept: wherever something is measured, but for what is observed in passing."""
+        return {step for step, at in self.points.items() if any(not p.observed for p in at.values())}
 
     @property
     def key(self) -> str:
@@ -63,7 +68,9 @@ def build_tree(arms: Iterable[Arm], steps_per_epoch: Mapping[str, int]) -> Tree:
         for stage in arm.stages:
             node = tree.nodes.setdefault(stage.trajectory.key, Node(stage.trajectory, arm.study, spe))
             node.stop_step = max(node.stop_step, stage.stop_step)
-            if not arm.control:
+            if stage.probe:
+                node.probe_stop_step = max(node.probe_stop_step, stage.stop_step)
+            elif not arm.control:
                 node.paper_stop_step = max(node.paper_stop_step, stage.stop_step)
             if parent := stage.trajectory.parent:
                 tree.nodes[parent.trajectory].full_steps.add(parent.step)
@@ -79,26 +86,30 @@ def _want(tree: Tree, point: Point) -> None:
     at: Checkpoint = point.checkpoint
     node = tree.nodes[at.trajectory]
     node.points.setdefault(at.step, {})[point.evaluation] = point.protocol
-    if point.protocol.weights != "ema":  # a snapshot holds no others
+    if point.protocol.weights != "ema" and not point.protocol.observed:  # a snapshot holds no others
         node.full_steps.add(at.step)
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """Epochs per seed: what the paper's arms cost one by one, what they cost with prefixes shared, and what our own
-    control arms add to that."""
+    """Epochs per seed: what the paper's arms cost one by one, what they cost with prefixes shared, what is trained
+    only to be probed, and what our own control arms add to that."""
 
     naive: float
     planned: float
+    probe: float
     control: float
 
 
 def count_epochs(arms: Iterable[Arm], tree: Tree, seeds: int) -> Epochs:
-    """Means over seeds (all seeds cost the same). An epoch wanted by several counts once, for the paper's first."""
+    """Means over seeds (all seeds cost the same). An epoch wanted by several counts once: for the paper's arms first,
+    then for probes, then for our controls."""
     naive = sum(arm.epochs for arm in arms if not arm.control)
-    planned = control = 0.0
+    planned = probe = control = 0.0
     for node in tree:
-        paper_steps = max(0, node.paper_stop_step - node.start_step)
-        planned += paper_steps / node.steps_per_epoch
-        control += (node.stop_step - node.start_step - paper_steps) / node.steps_per_epoch
-    return Epochs(naive / seeds, planned / seeds, control / seeds)
+        paper_end = max(node.start_step, node.paper_stop_step)
+        probe_end = max(paper_end, node.probe_stop_step)
+        planned += (paper_end - node.start_step) / node.steps_per_epoch
+        probe += (probe_end - paper_end) / node.steps_per_epoch
+        control += (node.stop_step - probe_end) / node.steps_per_epoch
+    return Epochs(naive / seeds, planned / seeds, probe / seeds, control / seeds)

@@ -111,7 +111,7 @@ def verify_session(session: Session, first: int, second: int, scratch: Path) -> 
             t = stage.trajectory
             key = key_of([t.dynamics.canonical(), t.horizon_steps])
             stages.setdefault(key, (t.dynamics, t.horizon_steps, set()))[2].add(
-                f"{stage.name} (fm_ratio {t.dynamics.fm_ratio:g})"
+                f"{stage.name}: {t.dynamics.in_words()}"
             )
     records = []
     base = scratch if scratch.is_dir() else Path(tempfile.gettempdir())

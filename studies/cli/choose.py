@@ -96,14 +96,17 @@ def source_of(name: str) -> StudySource:
     return source
 
 
-def study_of_figure(number: int, table: bool = False) -> str:
-    """The built-in study that draws a figure or makes a table. Raises: StudyError that lists what there is."""
+def study_of_figure(number: int, table: bool = False) -> tuple[str, str | None]:
+    """The built-in study that draws a figure or makes a table, and the scale that does where it is only one.
+
+    Raises: StudyError that lists what there is.
+    """
     kind = "tables" if table else "figures"
-    found: dict[int, str] = {}
+    found: dict[int, tuple[str, str | None]] = {}
     for name in builtin_names():
-        paper = load_source(name).data.get("paper") or {}
-        for n in paper.get(kind, []):
-            found.setdefault(n, name)
+        source = load_source(name)
+        for n in source.paper(kind):
+            found.setdefault(n, (name, source.only_scale_with(kind, n)))
     if number in found:
         return found[number]
     there = ", ".join(str(n) for n in sorted(found)) or "none"

@@ -25,8 +25,8 @@ def list_studies(json: JsonOpt = False) -> None:
         {
             "name": source.name,
             "title": source.data.get("title", ""),
-            "figures": list((source.data.get("paper") or {}).get("figures", [])),
-            "tables": list((source.data.get("paper") or {}).get("tables", [])),
+            "figures": source.paper("figures"),
+            "tables": source.paper("tables"),
             "scales": source.scales,
         }
         for source in sources

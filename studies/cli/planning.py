@@ -84,7 +84,7 @@ def _arm_names(session: Session, seed: int) -> dict[str, str]:
 def _describe(node: Node, arms: str) -> str:
     start, stop = node.start_step / node.steps_per_epoch, node.stop_step / node.steps_per_epoch
     ends = ", ".join(f"{s / node.steps_per_epoch:g}" for s in sorted(node.full_steps))
-    what = f"fm_ratio {node.trajectory.dynamics.fm_ratio:g}: epochs {start:g} → {stop:g}"
+    what = f"{node.trajectory.dynamics.in_words()}: epochs {start:g} → {stop:g}"
     return f"{node.key[:8]}  {what}  kept at {ends}" + (f"  [{arms}]".replace("[", "\\[") if arms else "")
 
 
@@ -97,7 +97,8 @@ def _summary(session: Session, jobs_left: int, cost: Cost, remaining: Cost) -> N
     out = console()
     out.print(
         f"epochs a seed: {epochs.planned:g} of {epochs.naive:g} suffice, since prefixes are shared; "
-        f"our control arms add {epochs.control:g}. Seeds: {n}."
+        + (f"training that is only probed adds {epochs.probe:g}, " if epochs.probe else "")
+        + f"our control arms add {epochs.control:g}. Seeds: {n}."
     )
     table = Table("", "everything", "still to do")
     rows = (

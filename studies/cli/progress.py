@@ -33,7 +33,8 @@ class Counter:
         elif event.kind != "started":
             self._running.pop(job.name, None)
             if event.kind == "done":
-                self._finished[job.kind] += job.steps if job.kind == "train" else len(job.evaluations)
+                self._finished["train"] += job.steps if job.kind == "train" else 0
+                self._finished["evaluate"] += len(job.evaluations)
 
     def done(self, kind: str) -> int:
         return self._finished[kind] + sum(n for k, n in self._running.values() if k == kind)

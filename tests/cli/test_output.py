@@ -25,10 +25,27 @@ COLUMNS = (
 
 
 def test_list() -> None:
-    (record,) = [r for r in json.loads(succeeds("list", "--json")) if r["name"] == "obs_v_then_u"]
-    assert record["figures"] == [2]
-    assert {"smoke", "cpu", "truth", "paper"} <= set(record["scales"])
+    records = {r["name"]: r for r in json.loads(succeeds("list", "--json"))}
+    figures = {name: r["figures"] for name, r in records.items()}
+    assert figures["obs_v_then_u"] == [2, 8]
+    assert figures["obs_v_corruption"] == [3, 9]
+    assert figures["obs_gap_restriction"] == [4, 10]
+    assert figures["obs_task_affinity"] == [5]
+    for record in records.values():
+        assert {"smoke", "cpu", "truth", "gpu", "paper"} <= set(record["scales"])
+        assert ("paper-ffhq" in record["scales"]) == (len(record["figures"]) > 1)
     assert "obs_v_then_u" in succeeds("list")
+
+
+def test_plan_of_several_studies(tmp_path: Path) -> None:
+    names = ("obs_v_then_u", "obs_gap_restriction", "obs_task_affinity")
+    plan = json.loads(succeeds("plan", *names, "--scale", "paper", "--json", home=tmp_path))
+    assert plan["studies"] == list(names)
+    assert (plan["naive_epochs"], plan["planned_epochs"]) == (1350, 710)
+    assert (plan["probe_epochs"], plan["control_epochs"]) == (120, 80)
+    assert plan["cost"]["epochs"] == 710 + 120 + 80
+    text = succeeds("plan", *names, "--scale", "paper", home=tmp_path)
+    assert "710 of 1350" in text and "probed adds 120" in " ".join(text.split())
 
 
 def test_plan(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from studies.arms import expand_seed
+from studies.cli.choose import study_of_figure
 from studies.errors import StudyError
-from studies.loader import builtin_names, load_source, merge, resolve, validate
+from studies.loader import builtin_names, load_source, merge, resolve, stage_dynamics, validate
 from studies.schema import ResolvedStudy
 from studies.yamlfile import parse_value
 
@@ -137,3 +139,68 @@ def test_overrides_reach_into_lists_and_components() -> None:
         {"v_epochs": 0, "u_epochs": 60},
         {"v_epochs": 20, "u_epochs": 60},
     ]
+
+
+def gap_study(*overrides: str) -> ResolvedStudy:
+    return resolve(load_source("obs_gap_restriction"), "cpu", overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stages.1.transforms.0.lo=$low", r"stage 'u_finetune': \$low is no attribute of the arm .*lo"),
+        ("panels.main.arms.lo=[0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0]", r"lo \(0.9\) must not exceed hi"),
+        ("controls.continue_v.stages.1.fm_ratio=$v_epochs", "has: none"),
+        ("claims.3.among={start: nowhere}", "no arm of 'main' has start = nowhere"),
+        ("claims.3.among={begin: random}", "have no attribute 'begin'"),
+        ("claims.0.margin=null", "an equivalence needs a 'margin'"),
+        ("claims.1.direction=null", "needs a 'direction'"),
+        ("claims.1.truth=v_eror", "no metric 'v_eror'"),
+        ("truth=v_error", "no measured metric 'v_error'"),
+        ("figure.x=range", "no attribute 'range'"),
+        ("figure.reference=v", "no arm 'v'"),
+        ("figure.metrics=[frechet_pixel]", "along x stands either"),
+    ],
+)
+def test_bad_overrides_of_figure_4(override: str, words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        gap_study(override)
+
+
+def test_what_an_observer_measures_is_of_the_weights_in_training() -> None:
+    with pytest.raises(StudyError, match="write 'weights: online'"):
+        resolve(load_source("obs_task_affinity"), "cpu", ["measure.0.weights=ema"])
+
+
+def test_a_setting_of_a_transform_can_be_overridden() -> None:
+    for policy in ("clamp", "resample_t"):
+        study = gap_study(f"stages.1.transforms.0.negative_r={policy}")
+        (arm,) = [a for a in study.panels["main"].attributes() if a["arm"] == "random_03_05"]
+        (transform,) = stage_dynamics(study, study.stages[1], arm).transforms
+        assert (transform.params.lo, transform.params.hi, transform.params.negative_r) == (0.3, 0.5, policy)
+
+
+def test_null_removes_an_inherited_scale(tmp_path: Path) -> None:
+    name = write(tmp_path, MINE + "scales: {gpu: null}\n")
+    assert set(load_source("obs_v_then_u").scales) - set(load_source(name).scales) == {"gpu"}
+
+
+def test_a_figure_of_one_scale_is_found_with_it() -> None:
+    assert study_of_figure(2) == ("obs_v_then_u", None)
+    assert study_of_figure(10) == ("obs_gap_restriction", "paper-ffhq")
+    with pytest.raises(StudyError, match="no study makes figure 99"):
+        study_of_figure(99)
+
+
+@pytest.mark.parametrize("name", ["obs_v_then_u", "obs_v_corruption", "obs_gap_restriction"])
+def test_where_v_and_u_are_known_every_point_is_measured_against_them(name: str) -> None:
+    """At every point with a distance of 1 NFE or of v stand v_error and u_error in every bin."""
+    errors = {"v_error", *(f"u_error[{gap}]" for gap in ("0.1,0.3", "0.3,0.5", "0.5,0.7", "0.7,0.9", "1,1"))}
+    for scale in ("truth", "gpu"):
+        study = resolve(load_source(name), scale, (), [0])
+        assert study.truth in errors
+        for arm in expand_seed(study, 0):
+            at: dict[tuple[str, int], set[str]] = {}
+            for point in arm.points:
+                at.setdefault((point.stage, point.epoch), set()).add(point.protocol.metric_label)
+            assert at and all(labels >= errors for labels in at.values())

@@ -17,6 +17,33 @@ def test_figure_2_needs_370_of_750_epochs() -> None:
     assert s.tree.segments() == 4 + 2 + 2 + 2 + 2 + 1 + 1  # v, u after 0, 5, 10, 15, 20 epochs, the control
 
 
+OBSERVATIONS = ["obs_v_then_u", "obs_gap_restriction", "obs_task_affinity"]
+
+
+def test_figures_2_4_and_5_need_710_of_1350_epochs() -> None:
+    for names in (OBSERVATIONS, OBSERVATIONS[::-1]):
+        epochs = open_session([resolve(load_source(name), "paper") for name in names]).epochs()
+        assert (epochs.naive, epochs.planned) == (1350, 710)
+        # probed: 40 from each of three starts; ours: 40 more of Figure 2's joint control, and continuing v
+        assert (epochs.probe, epochs.control) == (120, 80)
+
+
+def test_figures_8_and_10_on_faces() -> None:
+    s = open_session([resolve(load_source(name), "paper-ffhq") for name in OBSERVATIONS[:2]])
+    longest = max(arm.epochs for arm in s.arms)
+    assert longest == 300 and {study.steps_per_epoch for study in s.studies} == {273}
+    assert {arm.epochs for arm in s.arms if arm.panel == "bottom"} == {200}
+
+
+def test_what_is_wanted_by_several_counts_for_the_paper_first_then_for_probes() -> None:
+    affinity = resolve(load_source("obs_task_affinity"), "smoke")
+    alone = open_session([affinity]).epochs()
+    assert (alone.naive, alone.planned, alone.probe, alone.control) == (80, 80, 120, 0)
+    # the clean arm of Figure 3 is ordinary MeanFlow training, which Figure 5 probes from a random start
+    both = open_session([affinity, resolve(load_source("obs_v_corruption"), "smoke")]).epochs()
+    assert (both.planned, both.probe) == (80 + 640, 80)
+
+
 def test_epochs_are_per_seed_at_every_scale() -> None:
     for scale in ("smoke", "cpu", "truth"):
         epochs = session(scale).epochs()
