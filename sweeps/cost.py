@@ -17,13 +17,14 @@ from meanflow_core.config import Dynamics, key_of
 from meanflow_core.flops import data_shape, forward_flops, parameter_count, step_flops
 from results.layout import Home
 from studies.errors import StudyError
-from sweeps.jobs import Job
+from sweeps.jobs import Job, WantedEvaluation
 
 FILES_PER_CHECKPOINT = 4  # online, ema, optimiser, manifest
 FILES_PER_SNAPSHOT = 2
 FILES_PER_ATTEMPT = 4  # segment, metrics, log, DONE
 BYTES = 4  # fp32
-AFFINITY_FORWARDS = 38.0  # a point of a task affinity over four ranges: two sets of 3F + 4·4F
+# F a point of a task affinity over four ranges, on two sets: v 3F and u 4F, or 3F each where the target is exact
+AFFINITY_FORWARDS = {False: 2 * (3 + 4 * 4.0), True: 2 * (3 + 4 * 3.0)}
 CLASSES = {"digits": 10, "gmm": 10}
 
 
@@ -155,11 +156,13 @@ def _classes(dynamics: Dynamics) -> int | None:
 
 def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
     f = forward_flops(job.dynamics.network.params, data_shape(job.dynamics)) or 0.0
-    observed_at = Counter(wanted.step for wanted in job.evaluations if wanted.protocol.observed)
+    together = Counter(_gradients(wanted) for wanted in job.evaluations if wanted.protocol.observed)
     for wanted in job.evaluations:
         p = wanted.protocol
-        # what is observed at one step shares its gradients
-        forwards = AFFINITY_FORWARDS * p.samples / observed_at[wanted.step] if p.observed else p.nfe * p.samples
+        forwards: float = p.nfe * p.samples
+        if p.observed:
+            shared = _gradients(wanted)
+            forwards = AFFINITY_FORWARDS[shared[1]] * p.samples / together[shared]
         cost.evaluations += 1
         cost.evaluation_samples += p.samples
         cost.evaluation_flops += f * forwards
@@ -168,3 +171,8 @@ def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
             rate = rates.flops_per_s.get(job.dynamics.network.name)
             learned = None if rate is None else f * forwards / rate
         cost.evaluation_hours = _add(cost.evaluation_hours, None if learned is None else learned / 3600)
+
+
+def _gradients(wanted: WantedEvaluation) -> tuple[int, bool]:
+    """What is observed at one step with the same targets shares its gradients."""
+    return wanted.step, getattr(wanted.protocol.metric.params, "quantity", None) == "exact"
