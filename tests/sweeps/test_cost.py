@@ -53,6 +53,17 @@ def test_cost_of_the_paper_scale() -> None:
     assert cost.gpu_hours is None and "calibrate" in cost.hours_basis
 
 
+def test_probes_cost_19_forwards_a_point_and_set_whatever_is_read_off_them() -> None:
+    """Four affinities and four ceilings share five gradients on two sets; exact targets need no tangent."""
+    s = open_session([resolve(load_source("obs_task_affinity"), "truth", (), [0])])
+    jobs = [job for job in s.jobs(Inventory()) if job.kind == "train"]
+    probes = sum(len({wanted.step for wanted in job.evaluations}) for job in jobs)
+    assert probes == 3 * 8
+    f = forward_flops(jobs[0].dynamics.network.params, (1, 8, 8))
+    assert f is not None
+    assert s.cost(jobs, Rates()).evaluation_flops == pytest.approx(f * 5000 * probes * (2 * 19 + 2 * 15))
+
+
 def test_hours_come_from_the_store_before_the_calibration() -> None:
     dynamics = Dynamics.model_validate({"network": "mlp", "data": "digits"})
     flops = step_flops(dynamics)
