@@ -22,6 +22,7 @@ from torch import Tensor
 from meanflow_core.components import GapRange, TaskAffinityParams
 from meanflow_core.config import Protocol
 from meanflow_core.evaluation.errors import EvaluationError
+from meanflow_core.evaluation.reference import no_exact_fields
 from meanflow_core.gaps import restrict_gap
 from meanflow_core.hooks import Batch, Measured, Probe, Situation
 from meanflow_core.interpolant import squared_norm
@@ -55,6 +56,11 @@ class TaskAffinity(Probe):
     def __init__(self, params: TaskAffinityParams, context: BuildContext) -> None:
         pass  # every protocol brings its own parameters
 
+    def preflight(self, protocol: Protocol) -> list[str]:
+        """What stands in the way of a protocol, in words; empty if nothing does."""
+        exact = protocol.metric.params.quantity == "exact"
+        return no_exact_fields(protocol.reference) if exact else []
+
     def measure(self, situation: Situation, protocols: Sequence[Protocol]) -> Measured:
         """Protocols of equal ``samples`` and ``seed`` share points and gradients.
 
@@ -83,9 +89,7 @@ def of_means(situation: Situation, protocols: Sequence[Protocol]) -> Measured:
     """``mean_gradient``, ``ceiling`` and ``exact`` on the same N points: cosines of gradients of means."""
     tasks = list(dict.fromkeys(task for protocol in protocols for task in tasks_of(protocol)))
     if situation.data.exact is None and any(task.exact for task in tasks):
-        raise EvaluationError(
-            "the exact task affinity needs the v and u of the data, which are not known; use 'gmm' or 'gaussian'"
-        )
+        raise EvaluationError("the exact fields of the data are not known; use 'gmm' or another of known fields")
     gradients = []
     for name in SETS:
         batches = draw_points(situation, protocols[0], name, [task.gap for task in tasks])

@@ -108,7 +108,7 @@ class LatentsParams(Params):
     scale: PositiveFloat = 0.18215
     fingerprint: str | None = None
 
-    def needs_assets(self) -> bool:
+    def needs_check(self) -> bool:
         return True
 
 
@@ -116,8 +116,8 @@ class LatentsParams(Params):
 class SyntheticLatentsParams(Params):
     """Gaussian mixture in the dimension of the paper's latents, made of smooth patterns, whose v and u are known.
 
-    One Gaussian a class (none but one at ``classes`` 1); a covariance is white but for the lowest ``modes`` × ``modes``
-    cosine modes of each channel, so its rank beyond white is channels·modes². All patterns follow from ``pattern_seed``.
+    One Gaussian a class, and no labels where classes = 1. Covariances are white but for the lowest ``modes``×``modes``
+    cosine modes of each channel: of rank channels·modes² beyond white. All patterns follow from ``pattern_seed``.
     """
 
     channels: PositiveInt = 4
@@ -241,7 +241,7 @@ class FrechetParams(Params):
 
     features: FeatureSpace = "digits_cnn"
 
-    def needs_assets(self) -> bool:
+    def needs_check(self) -> bool:
         return self.features == "inception"
 
     def label(self, name: str) -> str:
@@ -256,7 +256,7 @@ class KIDParams(Params):
     subsets: PositiveInt = 50
     subset_size: PositiveInt = 1000
 
-    def needs_assets(self) -> bool:
+    def needs_check(self) -> bool:
         return self.features == "inception"
 
     def label(self, name: str) -> str:
@@ -271,6 +271,9 @@ class VErrorParams(Params):
     """
 
     guidance: Guidance | None = None
+
+    def needs_check(self) -> bool:
+        return True
 
     def label(self, name: str) -> str:
         return name if self.guidance is None else f"{name}_guided"
@@ -292,6 +295,9 @@ class UErrorParams(Params):
         if self.lo > self.hi:
             raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
         return self
+
+    def needs_check(self) -> bool:
+        return True
 
     def label(self, name: str) -> str:
         suffix = "" if self.guidance is None else "_guided"
@@ -315,6 +321,9 @@ class TaskAffinityParams(GapRange):
     observed: ClassVar[bool] = True
 
     quantity: Literal["mean_gradient", "per_sample", "ceiling", "exact"] = "mean_gradient"
+
+    def needs_check(self) -> bool:
+        return self.quantity == "exact"
 
     def label(self, name: str) -> str:
         suffix = "" if self.quantity == "mean_gradient" else f"_{self.quantity}"

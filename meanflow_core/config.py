@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from meanflow_core.components import Guidance as Guidance  # (this registers the built-in components)
+from meanflow_core.components import Guidance  # (this registers the built-in components)
 from meanflow_core.registry import Spec, non_defaults, parse_spec, spec_field
 
 DYNAMICS_VERSION = 1

@@ -45,8 +45,8 @@ class Params(BaseModel):
     observed: ClassVar[bool] = False
     """Of a metric: measured by an observer while training passes the step, since it needs the online weights."""
 
-    def needs_assets(self) -> bool:
-        """Whether the component needs files that the user must provide, so that a run checks for them first."""
+    def needs_check(self) -> bool:
+        """Whether a run must look first if the component can be used: files may be missing, or data unsuited."""
         return False
 
     def is_identity(self) -> bool:
@@ -173,12 +173,13 @@ class Spec:
 
 
 def non_defaults(model: BaseModel) -> dict[str, Any]:
-    """The fields of a pydantic model whose values differ from their defaults, JSON-ready."""
+    """The fields of a pydantic model whose values differ from their defaults, JSON-ready, parameters inside likewise."""
     dumped = model.model_dump(mode="json")
     out = {}
     for name, field in type(model).model_fields.items():
-        if field.is_required() or getattr(model, name) != field.get_default(call_default_factory=True):
-            out[name] = dumped[name]
+        value = getattr(model, name)
+        if field.is_required() or value != field.get_default(call_default_factory=True):
+            out[name] = non_defaults(value) if isinstance(value, Params) else dumped[name]
     return out
 
 

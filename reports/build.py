@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import shlex
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +13,23 @@ import pandas as pd
 from pydantic import ValidationError
 
 from reports.errors import NothingToReport, ReportError
-from reports.ledger import append_verdicts, read_verdicts
+from reports.ledger import read_verdicts, record_verdicts
 from reports.verdicts import Verdict, flags
-from studies.schema import ResolvedStudy
+from studies.schema import Bars, ResolvedStudy
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from reports.drawing import Drawing, Subject
+    from reports.implications import SumUp
     from results.layout import Home
     from results.queries import RunRecord
 
 
 @dataclass(frozen=True)
 class FigureReport:
-    """Files written, what is missing (one phrase an arm), the run, and in words which was chosen."""
+    """Files written (the figure's, then those of its other versions), what is missing (one phrase an arm), the run, and
+    in words which was chosen."""
 
     files: list[Path]
     missing: list[str]
@@ -43,30 +48,87 @@ class ClaimsReport:
 
 
 @dataclass(frozen=True)
+class ImplicationsReport:
+    """Implications in the order declared, what was changed after a verdict was seen, and which scale was chosen."""
+
+    sums: list[SumUp]
+    flags: list[str]
+    scale: str
+    chosen: str
+
+
+@dataclass(frozen=True)
 class Stored:
-    """A run with its study and the evaluations of its configuration."""
+    """A run with its study and the evaluations of its configuration. ``command`` continues the run."""
 
     run: RunRecord
     study: ResolvedStudy
     frame: pd.DataFrame
     protocols: dict[str, dict[str, Any]]
     chosen: str
+    command: str
 
 
 def build_figure(
-    engine: Engine, home: Home, *, study: str, scale: str | None = None, variant: str | None = None, out: Path
+    engine: Engine,
+    home: Home,
+    *,
+    study: str,
+    scale: str | None = None,
+    variant: str | None = None,
+    metric: str | None = None,
+    nfe: int | None = None,
+    out: Path,
+    asked: str | None = None,
 ) -> FigureReport:
-    """Draw a study's figure from what is stored and write it below ``out``.
+    """Draw a study's figure from what is stored, and write it below ``out``: as declared with its truth version and its
+    layers, where they are measured, or by another metric alone.
+
+    ``asked`` is what the user called the study, for the commands that messages propose.
 
     Raises: NothingToReport where there is no run or no point of the figure is measured; ReportError.
     """
-    from reports.curves import draw_curves
+    from reports.drawing import Subject
+    from reports.figures import draw
     from reports.files import save_figure
+    from reports.versions import Version
 
-    stored = load(engine, home, study=study, scale=scale, variant=variant)
-    drawing = draw_curves(stored.study, stored.frame, stored.protocols, stored.run, variant)
+    stored = load(engine, home, study=study, scale=scale, variant=variant, asked=asked)
+    subject = Subject(stored.study, stored.frame, stored.protocols, stored.run, variant, command=stored.command)
+    missing: list[str] = []
+    if metric or nfe:
+        other = Version("other", metric, nfe)
+        drawings = {other.suffix: draw(replace(subject, version=other))}
+    else:
+        drawings = {"": draw(subject)}
+        missing += _draw_beside(drawings, engine, subject)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
-    return FigureReport(save_figure(drawing, out, stem), drawing.missing, stored.run, stored.chosen)
+    files = [path for suffix, drawn in drawings.items() for path in save_figure(drawn, out, stem + suffix)]
+    missing = [*(phrase for drawn in drawings.values() for phrase in drawn.missing), *missing]
+    return FigureReport(files, list(dict.fromkeys(missing)), stored.run, stored.chosen)
+
+
+def _draw_beside(drawings: dict[str, Drawing], engine: Engine, subject: Subject) -> list[str]:
+    """Add what stands beside a figure where it is measured (its truth version, and the cosines of layers behind its
+    bars), and return what is missing of it."""
+    from reports.figures import draw, truth_measured
+    from reports.layers import draw_layers, layer_points
+    from reports.versions import TRUTH
+    from results.queries import training_metrics
+
+    missing = []
+    if truth_measured(subject):
+        try:
+            drawings[TRUTH.suffix] = draw(replace(subject, version=TRUTH))
+        except NothingToReport:
+            missing.append("the truth version: all points")
+    figure = subject.study.figure
+    if isinstance(figure, Bars) and figure.metrics:
+        points = layer_points(subject, figure)
+        logged = training_metrics(engine, list(points["trajectory"].unique()))
+        if layers := draw_layers(subject, figure, points, logged):
+            drawings["_layers"] = layers
+    return missing
 
 
 def build_claims(
@@ -77,6 +139,7 @@ def build_claims(
     scale: str | None = None,
     variant: str | None = None,
     record: bool = True,
+    asked: str | None = None,
 ) -> ClaimsReport:
     """Judge a study's claims from what is stored; with ``record`` append new verdicts to the home's verdicts.
 
@@ -85,11 +148,11 @@ def build_claims(
     from reports.claims import judge
     from results.queries import latest_run
 
-    stored = load(engine, home, study=study, scale=scale, variant=variant)
+    stored = load(engine, home, study=study, scale=scale, variant=variant, asked=asked)
     if not stored.frame["value"].notna().any():
         raise NothingToReport(
             f"run {stored.run.run} of '{study}' at scale '{stored.run.scale}' has no measured point yet: "
-            f"continue it with `study run {study} --scale {stored.run.scale}`"
+            f"continue it with `{stored.command}`"
         )
     paper = latest_run(engine, study=study, scale="paper", variant=variant)
     verdicts = judge(
@@ -101,14 +164,50 @@ def build_claims(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         paper_run=paper.run if paper else None,
     )
-    previous = read_verdicts(home.verdicts)
-    said = flags(previous, verdicts)
-    if record:
-        append_verdicts(home.verdicts, previous, verdicts)
-    return ClaimsReport(verdicts, said, stored.run, stored.chosen)
+    previous = record_verdicts(home.verdicts, verdicts) if record else read_verdicts(home.verdicts)
+    return ClaimsReport(verdicts, flags(previous, verdicts), stored.run, stored.chosen)
 
 
-def load(engine: Engine, home: Home, *, study: str, scale: str | None = None, variant: str | None = None) -> Stored:
+def build_implications(
+    engine: Engine, home: Home, *, scale: str | None = None, record: bool = True
+) -> ImplicationsReport:
+    """Sum up the paper's implications from the verdicts on their claims, judged from what is stored at one scale; by
+    default that of the latest run of a study concerned.
+
+    Raises: NothingToReport where none of the studies concerned has a measured point at the scale; ReportError.
+    """
+    from reports.implications import sum_up
+    from results.queries import latest_run
+    from studies.implications import load_implications
+
+    implications = load_implications()
+    studies = list(dict.fromkeys(name.split("/")[0] for one in implications for name in one.claims))
+    latest = [run for study in studies if (run := latest_run(engine, study=study, scale=scale))]
+    chosen = max(latest, key=lambda run: run.run).scale if latest else scale
+    found: dict[str, ClaimsReport] = {}
+    for study in studies if chosen else ():
+        with contextlib.suppress(NothingToReport):
+            found[study] = build_claims(engine, home, study=study, scale=chosen, record=record)
+    if chosen is None or not found:
+        at = f" at scale '{scale}'" if scale else ""
+        command = _command(studies[0], scale, None)
+        raise NothingToReport(f"nothing of {', '.join(studies)} is measured{at} in {home.root}: run `{command}` first")
+    verdicts = {study: report.verdicts for study, report in found.items()}
+    sums = [sum_up(one, chosen, verdicts) for one in implications]
+    said = f"scale '{chosen}'" + ("" if scale else ", that of the latest run; no scale was given")
+    flagged = [flag for report in found.values() for flag in report.flags]
+    return ImplicationsReport(sums, flagged, chosen, said)
+
+
+def load(
+    engine: Engine,
+    home: Home,
+    *,
+    study: str,
+    scale: str | None = None,
+    variant: str | None = None,
+    asked: str | None = None,
+) -> Stored:
     """The latest run of a study (at a scale, if given) and what is measured of it.
 
     Raises: NothingToReport where there is no such run; ReportError where its configuration cannot be read.
@@ -119,8 +218,9 @@ def load(engine: Engine, home: Home, *, study: str, scale: str | None = None, va
     if run is None:
         at = f" at scale '{scale}'" if scale else ""
         of = f" (variant '{variant}')" if variant else ""
-        option = f" --scale {scale}" if scale else ""
-        raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}: run `study run {study}{option}` first")
+        command = _command(asked or study, scale, variant)
+        raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}: run `{command}` first")
+    command = _command(asked or study, run.scale, variant)
     try:
         resolved = ResolvedStudy.model_validate(run.config)
     except ValidationError as error:
@@ -128,9 +228,16 @@ def load(engine: Engine, home: Home, *, study: str, scale: str | None = None, va
         where = ".".join(map(str, first["loc"]))
         raise ReportError(
             f"the configuration of run {run.run} cannot be read by this version ({where}: {first['msg']}): "
-            f"run `study run {study} --scale {run.scale}` again; what is measured already is kept"
+            f"run `{command}` again; what is measured already is kept"
         ) from None
     frame = evaluations(engine, study=study, scale=run.scale, variant=variant)
     which = "" if scale else "the latest; no scale was given: "
     chosen = f"{which}run {run.run} at scale '{run.scale}'"
-    return Stored(run, resolved, frame, protocols(engine), chosen)
+    return Stored(run, resolved, frame, protocols(engine), chosen, command)
+
+
+def _command(asked: str, scale: str | None, variant: str | None) -> str:
+    """What runs a study: ``study run ./mine.yaml --scale cpu``; a variant also needs its overrides."""
+    parts = ["study run", shlex.quote(asked), f"--scale {scale}" if scale else ""]
+    parts.append(f"-o ... --as {shlex.quote(variant)}" if variant else "")
+    return " ".join(filter(None, parts))

@@ -1,7 +1,9 @@
-"""Claims judged: the declared test on the primary metric, and beside it on every other metric measured.
+"""Claims judged: the declared test on the primary metric, and beside it on the truth and on other metrics measured.
 
-The verdict on a claim is that of the primary reading (the claim's metric, else the study's ``primary``). All
-other readings at the claim's NFE are secondary: shown, labelled, uncorrected, never part of the verdict.
+The verdict on a claim is that of the primary reading (the claim's metric, else the study's ``primary``). Beside it
+stands the truth (the claim's, else the study's) where it is measured. All other readings at the claim's NFE and solver
+are secondary: shown, labelled, uncorrected, never part of the verdict. Task affinities are no measure of quality and
+their ranges of Δt are different quantities, so they are secondary to nothing, and nothing but the truth to them.
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ from typing import Any
 import pandas as pd
 
 from meanflow_core.config import key_of
+from reports.claimwords import MEANINGLESS, compared_words, declared
 from reports.frames import Protocols, Reading, Run, find, planned_seeds, points, readings
 from reports.predicates import Sample, decide, effect, page_trend, trend_notes
 from reports.summaries import Unsuited, arms_of, table
-from reports.verdicts import Outcome, Verdict
+from reports.verdicts import Outcome, Role, Verdict
 from studies.schema import Claim, ResolvedStudy
 
-MEANINGLESS = "this scale is for checking that everything runs; its numbers mean nothing"
+AFFINITY = "task_affinity"
+# Fields that claims have since verdicts were first recorded; in the hash only where they say something.
+LATER_FIELDS = ("stage", "direction", "among", "margin", "solver", "truth")
 
 
 def judge(
@@ -35,7 +40,7 @@ def judge(
 
     Raises: ReportError where a claim's metric is not among what the study measures.
     """
-    found = readings(study, frame, protocols)
+    found = {reading: points(frame, reading) for reading in readings(study, frame, protocols)}
     seeds = planned_seeds(study, frame)
     shared = {
         "study": study.study,
@@ -47,28 +52,22 @@ def judge(
         "time": time,
         "paper_scale": _paper_scale(study.scale, paper_run),
     }
-    return [_judge(study, claim, frame, found, shared) for claim in study.claims]
+    return [_judge(study, claim, found, shared) for claim in study.claims]
 
 
 def _judge(
-    study: ResolvedStudy,
-    claim: Claim,
-    frame: pd.DataFrame,
-    found: Sequence[Reading],
-    shared: Mapping[str, Any],
+    study: ResolvedStudy, claim: Claim, found: Mapping[Reading, pd.DataFrame], shared: Mapping[str, Any]
 ) -> Verdict:
-    """One claim under its primary reading and under every other at its NFE."""
-    primary = find(found, claim.metric or study.primary, claim.nfe, "jump")
-    others = [r for r in found if r != primary and (r.nfe, r.solver) == (claim.nfe, "jump")]
+    """One claim under each of its readings."""
     seeds = shared["planned_seeds"]
     outcomes = tuple(
-        outcome(claim, points(frame, r), r, seeds, primary=r == primary, meaningless=study.meaningless)
-        for r in (primary, *others)
+        outcome(claim, found[reading], reading, seeds, role=role, meaningless=study.meaningless)
+        for role, reading in roles(study, claim, list(found))
     )
     return Verdict(
         **shared,
         claim=claim.id,
-        claim_hash=key_of(claim.model_dump(mode="json")),
+        claim_hash=claim_hash(claim),
         text=" ".join(claim.text.split()),
         where=claim.where,
         panel=claim.panel,
@@ -77,25 +76,31 @@ def _judge(
         direction=claim.direction,
         alpha=claim.alpha,
         provisional=outcomes[0].n < len(seeds),
-        disagreement=disagreement(outcomes),
+        disagreement=compared_words(outcomes),
         outcomes=outcomes,
     )
 
 
-def declared(claim: Claim) -> str:
-    """The claim's test in words."""
-    number = {"end": "value at the end", "rises": "sum of rises"}.get(claim.summary)
-    if claim.window is not None and number is None:
-        number = f"mean over epochs {claim.window[0]:g} to {claim.window[1]:g}"
-    where = f"{number} of {claim.stage} (panel {claim.panel})"
-    if claim.arms is not None and claim.test == "difference":
-        a, b = claim.arms
-        side = "below" if claim.direction == "decreasing" else "above"
-        return f"{where}: {a} − {b} {side} 0; Student's t paired by seed, two-sided, α = {claim.alpha:g}"
-    return (
-        f"{where}: {claim.direction} in {claim.over}; Page's trend test over seeds, "
-        f"confirmed by Student's t of the per-seed slopes, α = {claim.alpha:g}"
-    )
+def roles(study: ResolvedStudy, claim: Claim, found: Sequence[Reading]) -> list[tuple[Role, Reading]]:
+    """The readings under which a claim is judged, the primary first, then the truth."""
+    primary = find(found, claim.metric or study.primary, claim.nfe, claim.solver)
+    named = claim.truth or study.truth
+    truth = next((r for r in found if r.metric == named and r != primary), None)
+    others = [
+        r
+        for r in found
+        if r not in (primary, truth) and (r.nfe, r.solver) == (claim.nfe, claim.solver) and AFFINITY not in r.metric
+    ]
+    said: list[tuple[Role, Reading]] = [("primary", primary)]
+    said += [("truth", truth)] if truth else []
+    return said if AFFINITY in primary.metric else [*said, *(("secondary", r) for r in others)]
+
+
+def claim_hash(claim: Claim) -> str:
+    """The key of a claim as declared."""
+    dumped = claim.model_dump(mode="json")
+    default = {name: Claim.model_fields[name].default for name in LATER_FIELDS}
+    return key_of({k: v for k, v in dumped.items() if k not in default or v != default[k]})
 
 
 def outcome(
@@ -104,7 +109,7 @@ def outcome(
     reading: Reading,
     seeds: Sequence[int],
     *,
-    primary: bool = True,
+    role: Role = "primary",
     meaningless: bool = False,
 ) -> Outcome:
     """The claim's test under one reading; whatever stands in its way becomes the reason of an 'undecided'."""
@@ -114,19 +119,19 @@ def outcome(
         whole = table(claim, rows, [arm for arm, _ in arms]).dropna()
     except Unsuited as error:
         n, said = 0, MEANINGLESS if meaningless else f"cannot be tested: {error}"
-        return Outcome(**facts, primary=primary, verdict="undecided", reason=said, n=n)
+        return Outcome(**facts, role=role, verdict="undecided", reason=said, n=n)
     missing = tuple(seed for seed in seeds if seed not in whole.index)
     sample = Sample(claim, whole.to_numpy(float), list(whole.columns), [level for _, level in arms])
     measured = effect(sample)
     trend = page_trend(sample) if claim.test == "trend" else None
-    verdict, reason = decide(sample, measured["interval"], trend)
+    verdict, reason = decide(sample, measured, trend)
     if meaningless:
         verdict, reason = "undecided", MEANINGLESS
     notes = trend_notes(trend, verdict, sample, measured["interval"]) if trend else ()
     return Outcome(
         **facts,
         **measured,
-        primary=primary,
+        role=role,
         verdict=verdict,
         reason=reason,
         notes=notes,
@@ -136,21 +141,8 @@ def outcome(
     )
 
 
-def disagreement(outcomes: Sequence[Outcome]) -> str:
-    """In words, where a secondary metric says other than the primary; empty where none does."""
-    primary, *others = outcomes
-    other: dict[str, list[str]] = {}
-    for o in others:
-        if o.verdict != primary.verdict and o.n >= 2:
-            other.setdefault(o.verdict, []).append(o.metric)
-    if not other:
-        return ""
-    said = "; ".join(f"{verdict} by {', '.join(metrics)}" for verdict, metrics in other.items())
-    return f"The metrics disagree: {primary.verdict} by {primary.metric} (primary), but {said} (secondary)."
-
-
 def _paper_scale(scale: str, paper_run: str | None) -> str:
     """Whether the paper's own scale, which is another question, was run."""
-    if scale == "paper":
+    if scale.partition("-")[0] == "paper":
         return "this is the paper's scale"
     return f"at the paper's scale: run {paper_run}, judged apart" if paper_run else "at the paper's scale: not run"

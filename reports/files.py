@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from reports.curves import Drawing
+from reports.drawing import Drawing
 from reports.page import DPI, style
 
 # without dates and versions of programs

@@ -51,40 +51,55 @@ def readings(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols) ->
 
     Raises: ReportError if the store does not know a protocol.
     """
-    declared = [
-        (m.metric.dump(), m.nfe, m.solver, m.samples, m.seed, m.weights) for m in study.measure
-    ]  # a protocol of another version of a metric stands after these
+    declared = [(m.metric.dump(), m.nfe, m.solver, m.samples, m.seed, m.weights) for m in study.measure]
+    labels = [m.metric_label for m in study.measure]
     ranked: list[tuple[int, str, Reading]] = []
     for key in frame["protocol"].unique():
         if key not in protocols:
             raise ReportError(f"the store lacks protocol {key}: run `study db rebuild`")
         p = protocols[key]
         fields = (p["metric"], p["nfe"], p["solver"], p["samples"], p["seed"], p["weights"])
-        rank = declared.index(fields) if fields in declared else len(declared)
+        # one that is only called the same (another version, with guidance) stands after those declared
+        rank = declared.index(fields) if fields in declared else len(declared) + (*labels, p["label"]).index(p["label"])
         reading = Reading(key, p["label"], p["nfe"], p["solver"], p["samples"], p["weights"])
         ranked.append((rank, key, reading))
     return [reading for _, _, reading in sorted(ranked, key=lambda item: item[:2])]
 
 
-def find(found: Sequence[Reading], metric: str, nfe: int, solver: str | None = None) -> Reading:
-    """The first reading of a metric at an NFE. Raises: ReportError that lists what was measured."""
+def find(found: Sequence[Reading], metric: str, nfe: int | None = None, solver: str | None = None) -> Reading:
+    """The first reading of a metric, at an NFE and with a solver where they are given.
+
+    Raises: ReportError that lists what was measured.
+    """
     for reading in found:
-        if (reading.metric, reading.nfe) == (metric, nfe) and solver in (None, reading.solver):
+        if reading.metric == metric and nfe in (None, reading.nfe) and solver in (None, reading.solver):
             return reading
     known = ", ".join(f"{r.metric} at {r.nfe} NFE ({r.solver})" for r in found) or "nothing"
-    how = f" with solver '{solver}'" if solver else ""
-    raise ReportError(f"'{metric}' at {nfe} NFE{how} is not among what this study measures: {known}")
+    how = (f" at {nfe} NFE" if nfe else "") + (f" with solver '{solver}'" if solver else "")
+    raise ReportError(f"'{metric}'{how} is not among what this study measures: {known}")
 
 
 def points(frame: pd.DataFrame, reading: Reading) -> pd.DataFrame:
-    """The points of one reading, each once; a value that is not a finite number counts as not measured."""
+    """The points of one reading, each once; a value that is not a finite number counts as not measured.
+
+    Column ``last`` says whether a point belongs to its arm's last stage.
+    """
     rows = frame[frame["protocol"] == reading.protocol].drop_duplicates(POINT).copy()
     rows["value"] = rows["value"].astype(float).where(np.isfinite)
     # panels and arms as declared; where a stage ends and the next begins, the end of the earlier stands first
     rows["_panel"], rows["_arm"] = (pd.factorize(rows[name])[0] for name in ("panel", "arm"))
     order = ["_panel", "_arm", "seed", "epoch", "stage_epoch"]
     rows = rows.sort_values(order, ascending=[True, True, True, True, False], ignore_index=True)
+    rows["last"] = rows["stage"] == rows.join(last_stages(frame), on=["panel", "arm"])["last_stage"]
     return rows.drop(columns=["_panel", "_arm"])
+
+
+def last_stages(frame: pd.DataFrame) -> pd.Series:
+    """The last stage of every (panel, arm), whatever was measured there: that of its latest point, and of the stages
+    that meet in the latest point the one declared last."""
+    arms = frame.groupby(["panel", "arm"], sort=False)
+    latest = frame[frame["epoch"] == arms["epoch"].transform("max")]
+    return latest.groupby(["panel", "arm"])["stage"].last().rename("last_stage")
 
 
 def planned_seeds(study: ResolvedStudy, frame: pd.DataFrame) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +15,12 @@ from reports.verdicts import Verdict, same_claim, substance
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """All verdicts shown so far; a last line that was cut off is left out."""
-    if not path.exists():
-        return []
-    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
-    verdicts = []
-    for number, line in enumerate(whole, 1):
+    return _parse(path.read_bytes(), path) if path.exists() else []
+
+
+def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
+    verdicts: list[dict[str, Any]] = []
+    for number, line in enumerate(content.decode().split("\n")[:-1], 1):
         try:
             verdicts += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:
@@ -25,18 +28,30 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
     return verdicts
 
 
-def append_verdicts(path: Path, previous: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -> None:
-    """Append each verdict that differs in substance from the last recorded one on the same claim."""
-    new = []
+def record_verdicts(path: Path, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Append each verdict that differs in substance from the last recorded one on the same claim; returns what had
+    been recorded before. Several processes may do so at once."""
+    previous = read_verdicts(path)
+    if not _new_lines(previous, verdicts):
+        return previous
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        with contextlib.suppress(OSError):  # no locks on this file system: a verdict might then stand twice
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        content = file.read()  # again: another may have appended meanwhile
+        previous = _parse(content, path)
+        file.truncate(content.rfind(b"\n") + 1)  # a line counts once its newline is there
+        file.write("".join(_new_lines(previous, verdicts)).encode())
+    return previous
+
+
+def _new_lines(previous: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -> list[str]:
+    """The lines that have to be appended."""
+    lines = []
     for verdict in verdicts:
         line = json.loads(json.dumps(verdict.to_json()))
         last = next((p for p in reversed(previous) if same_claim(p, verdict)), None)
         if last is None or substance(last) != substance(line):
-            new.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-    if not new:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)  # a line counts once its newline is there
-        file.write("".join(new).encode())
+            lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+    return lines

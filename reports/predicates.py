@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,10 @@ from reports import statistics as st
 from reports.verdicts import Judgement, Level, Trend
 from studies.schema import Claim
 
-SIGN = {"decreasing": -1, "increasing": 1}
+
+def sign_of(claim: Claim) -> int:
+    """The sign of the effect claimed; an equivalence claims none."""
+    return -1 if claim.direction == "decreasing" else 1
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Sample:
     @property
     def pair(self) -> tuple[int, int]:
         """Columns (a, b) of the effect a − b: the two arms of a difference, or highest and lowest level."""
-        return (0, 1) if self.claim.test == "difference" else (len(self.arms) - 1, 0)
+        return (len(self.arms) - 1, 0) if self.claim.test == "trend" else (0, 1)
 
 
 def effect(sample: Sample) -> dict[str, Any]:
@@ -39,13 +43,15 @@ def effect(sample: Sample) -> dict[str, Any]:
     if not len(a):
         return out
     d, baseline = a - b, float(b.mean())
-    agree, agree_interval = st.agreement(d, SIGN[sample.claim.direction], 1 - sample.claim.alpha)
+    bound = bound_of(sample.claim, baseline)
+    agrees = np.sign(d) == sign_of(sample.claim) if bound is None else np.abs(d) <= bound
+    agree, agree_interval = st.agreement(agrees, 1 - sample.claim.alpha)
     out |= {
         "baseline": baseline,
         "effect": float(d.mean()),
         "effect_percent": percent(float(d.mean()), baseline),
     }
-    out |= {"agree": agree, "agree_interval": agree_interval}
+    out |= {"agree": agree, "agree_interval": agree_interval, "bound": bound}
     t = st.paired_t(a, b, sample.claim.alpha)
     if t is not None:
         least = st.resolvable(t.sd, t.n, sample.claim.alpha)
@@ -54,7 +60,21 @@ def effect(sample: Sample) -> dict[str, Any]:
             "resolvable": least,
             "resolvable_percent": None if least is None else percent(least, baseline),
         }
+        out |= {} if bound is None else _equivalence(a, b, bound, sample.claim.alpha)
     return out
+
+
+def bound_of(claim: Claim, baseline: float) -> float | None:
+    """The margin of an equivalence in the metric's units, taken as fixed: that the baseline is itself estimated is
+    left out of account."""
+    return None if claim.test != "equivalence" or claim.margin is None else claim.margin * abs(baseline)
+
+
+def _equivalence(a: st.Array, b: st.Array, bound: float, alpha: float) -> dict[str, Any]:
+    """What replaces the test against 0: the interval of two one-sided tests, and their p."""
+    inner = st.paired_t(a, b, 2 * alpha)
+    p = st.equivalence_p(a - b, bound)
+    return {"inner_interval": inner.interval if inner else None, "p": p, "p_sign_flip": None}
 
 
 def percent(value: float, baseline: float) -> float | None:
@@ -68,7 +88,7 @@ def page_trend(sample: Sample) -> Trend | None:
     if len(values) < 2 or len(levels) < 3 or st.degenerate(values - values.mean(axis=1, keepdims=True)):
         return None
     rises, falls = st.page(values)
-    sign = SIGN[sample.claim.direction]
+    sign = sign_of(sample.claim)
     slopes = st.slopes(values, levels)
     t = st.paired_t(slopes, np.zeros_like(slopes), sample.claim.alpha)
     # one-sided p in the declared direction, from the t of the mean slope
@@ -91,26 +111,29 @@ def page_trend(sample: Sample) -> Trend | None:
     )
 
 
-def decide(sample: Sample, interval: st.Interval | None, trend: Trend | None) -> tuple[Judgement, str]:
-    """The verdict and its reason.
+def decide(sample: Sample, measured: Mapping[str, Any], trend: Trend | None) -> tuple[Judgement, str]:
+    """The verdict and its reason, from what `effect` and `page_trend` found.
 
     A difference is decided where its interval lies wholly on one side of 0; a trend where Page's p in one direction is
-    below α and the interval of the mean per-seed slope lies wholly on that side. One seed is never a verdict, nor are
-    seeds that all gave the same difference.
+    below α and the interval of the mean per-seed slope lies wholly on that side. An equivalence is supported where
+    the 1 − 2α interval lies within the margin (two one-sided tests at α), contradicted where the 1 − α interval lies
+    wholly outside it. One seed is never a verdict, nor are seeds that all gave the same difference.
     """
     claim, n = sample.claim, len(sample.values)
     if n < 2:
         return "undecided", "one seed is never a verdict" if n else "no seed has all its points yet"
     if claim.test == "trend" and len(sample.arms) < 3:
         return "undecided", "a trend needs at least 3 levels"
-    if interval is None:
+    if measured["interval"] is None:
         return (
             "undecided",
             "the difference is the same in every seed, so there is no variation to test against",
         )
     if claim.test == "trend":
-        return _decide_trend(trend, claim.alpha, SIGN[claim.direction])
-    return _decide_difference(interval, SIGN[claim.direction])
+        return _decide_trend(trend, claim.alpha, sign_of(claim))
+    if claim.test == "equivalence":
+        return _decide_equivalence(measured["interval"], measured["inner_interval"], measured["bound"])
+    return _decide_difference(measured["interval"], sign_of(claim))
 
 
 def _decide_difference(interval: st.Interval, sign: int) -> tuple[Judgement, str]:
@@ -120,6 +143,14 @@ def _decide_difference(interval: st.Interval, sign: int) -> tuple[Judgement, str
     if max(low, high) < 0:
         return "contradicted", "the interval lies wholly on the other side"
     return "undecided", "the interval contains 0"
+
+
+def _decide_equivalence(interval: st.Interval, inner: st.Interval, bound: float) -> tuple[Judgement, str]:
+    if max(map(abs, inner)) <= bound:
+        return "supported", "the 1 − 2α interval lies within the margin"
+    if interval[0] > bound or interval[1] < -bound:
+        return "contradicted", "the interval lies wholly outside the margin"
+    return "undecided", "the interval reaches over the edge of the margin"
 
 
 def _decide_trend(trend: Trend | None, alpha: float, sign: int) -> tuple[Judgement, str]:

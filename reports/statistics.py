@@ -47,10 +47,20 @@ def paired_t(a: Array, b: Array, alpha: float = 0.05) -> PairedT | None:
     return PairedT(len(d), float(d.mean()), float(d.std(ddof=1)), interval, float(result.pvalue))
 
 
-def agreement(differences: Array, sign: int, confidence: float = 0.95) -> tuple[int, Interval]:
-    """How many differences have the sign, and the exact interval of their share (Clopper, Pearson 1934)."""
-    k = int(np.sum(np.sign(differences) == sign))
-    interval = stats.binomtest(k, len(differences)).proportion_ci(confidence)
+def equivalence_p(differences: Array, bound: float) -> float:
+    """p of two one-sided t tests that the mean lies within ±bound (Schuirmann 1987): the larger of the two.
+
+    It is below α exactly where the 1 − 2α interval of the mean lies within ±bound.
+    """
+    above = stats.ttest_1samp(differences, -bound, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, bound, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def agreement(agrees: NDArray[np.bool_], confidence: float = 0.95) -> tuple[int, Interval]:
+    """How many of the seeds agree, and the exact interval of their share (Clopper, Pearson 1934)."""
+    k = int(agrees.sum())
+    interval = stats.binomtest(k, len(agrees)).proportion_ci(confidence)
     return k, (float(interval.low), float(interval.high))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from studies.schema import Claim
 
 Array = NDArray[np.float64]
+Summary = Callable[[Array, Array], Array]
 
 
 class Unsuited(Exception):
@@ -18,6 +21,11 @@ class Unsuited(Exception):
 def end(epochs: Array, values: Array) -> Array:
     """The value at the stage's end. Rows are seeds; nan where it is not measured."""
     return np.asarray(values[:, -1])
+
+
+def average(epochs: Array, values: Array) -> Array:
+    """The arithmetic mean of the points; nan where one of them is not measured."""
+    return np.asarray(values.mean(axis=1))
 
 
 def window_mean(epochs: Array, values: Array, window: tuple[float, float]) -> Array:
@@ -42,30 +50,43 @@ def rises(epochs: Array, values: Array) -> Array:
     return np.asarray(np.maximum(np.diff(values, axis=1), 0.0).sum(axis=1))
 
 
-def summarise(epochs: Array, values: Array, claim: Claim) -> Array:
+SUMMARIES: dict[str, Summary] = {"end": end, "average": average, "rises": rises}
+
+
+def summary_of(claim: Claim) -> Summary:
     """The claim's summary of curves (rows: seeds, columns: epochs from the root)."""
-    if claim.summary == "mean":
-        assert claim.window is not None  # the schema demands it
-        return window_mean(epochs, values, claim.window)
-    return end(epochs, values) if claim.summary == "end" else rises(epochs, values)
+    if claim.summary != "mean":
+        return SUMMARIES[claim.summary]
+    window = claim.window
+    assert window is not None  # the schema demands it
+    return lambda epochs, values: window_mean(epochs, values, window)
+
+
+def per_seed(curve: pd.DataFrame, summary: Summary) -> pd.Series:
+    """The summary of one arm's points in one stage, by seed."""
+    grid = curve.pivot(index="seed", columns="epoch", values="value").sort_index(axis=1)
+    return pd.Series(summary(grid.columns.to_numpy(float), grid.to_numpy(float)), index=grid.index)
 
 
 def arms_of(claim: Claim, rows: pd.DataFrame) -> list[tuple[str, float | None]]:
-    """(arm, level) in the order compared: the two arms of a difference, or those of a trend by rising level.
+    """(arm, level) in the order compared: the two arms named, or those of a trend by rising level.
 
-    Controls take part only in a difference that names them.
+    Controls take part only where they are named.
     """
-    if claim.arms is not None and claim.test == "difference":
+    if claim.arms is not None and claim.test != "trend":
         return [(arm, None) for arm in claim.arms]
     paper = rows[~rows["control"].astype(bool)].drop_duplicates("arm")
     levels: dict[str, float] = {}
     for arm, attributes in zip(paper["arm"], paper["attributes"], strict=True):
+        if any(attributes.get(name) != value for name, value in claim.among.items()):
+            continue
         level = attributes.get(claim.over)
         if not isinstance(level, (int, float)):
             raise Unsuited(f"the attribute '{claim.over}' of arm '{arm}' is not a number")
         levels[arm] = float(level)
     if not levels:
-        raise Unsuited(f"no arm of panel '{claim.panel}' has a point")
+        among = "".join(f" with {name} {value}" for name, value in claim.among.items())
+        raise Unsuited(f"no arm of panel '{claim.panel}'{among} has a point")
     if len(set(levels.values())) < len(levels):
         raise Unsuited(f"several arms have the same '{claim.over}'")
     return [(arm, levels[arm]) for arm in sorted(levels, key=levels.__getitem__)]
@@ -77,11 +98,11 @@ def table(claim: Claim, rows: pd.DataFrame, arms: list[str]) -> pd.DataFrame:
     ``rows`` are the points of one reading (`reports.frames.points`).
     """
     columns = {}
+    in_stage = rows["last"] if claim.stage is None else rows["stage"] == claim.stage
     for arm in arms:
-        curve = rows[(rows["panel"] == claim.panel) & (rows["stage"] == claim.stage) & (rows["arm"] == arm)]
+        curve = rows[in_stage & (rows["panel"] == claim.panel) & (rows["arm"] == arm)]
         if curve.empty:
-            raise Unsuited(f"arm '{arm}' has no point in stage '{claim.stage}' of panel '{claim.panel}'")
-        grid = curve.pivot(index="seed", columns="epoch", values="value").sort_index(axis=1)
-        values = summarise(grid.columns.to_numpy(float), grid.to_numpy(float), claim)
-        columns[arm] = pd.Series(values, index=grid.index)
+            stage = f"stage '{claim.stage}'" if claim.stage else "its last stage"
+            raise Unsuited(f"arm '{arm}' has no point in {stage} (panel '{claim.panel}')")
+        columns[arm] = per_seed(curve, summary_of(claim))
     return pd.DataFrame(columns).sort_index()[arms]

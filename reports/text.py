@@ -17,10 +17,12 @@ COLUMNS = ("metric", "role", "verdict", "effect", "interval", "in %", "resolvabl
 FOOTNOTES = (
     "Effect: mean difference paired by seed, with Student's t interval at 1 − α. Resolvable: the smallest "
     "difference that this many seeds show with 80 % power, given the spread seen. Agree: seeds whose "
-    "difference has the side claimed, with the exact interval of their share. p: of Page's test for a trend, "
-    "of the two-sided t test for a difference.",
+    "difference has the side claimed (for an equivalence: lies within the margin), with the exact interval of their "
+    "share. p: of Page's test for a trend, of the two-sided t test for a difference, of two one-sided t tests for an "
+    "equivalence.",
     "Each claim has one primary metric and one test, declared before any result was seen; α holds for one "
-    "claim, without correction for their number. Secondary metrics are uncorrected and decide nothing.",
+    "claim, without correction for their number. The truth, the error against the known v and u, is judged the same "
+    "way beside it; it and the secondary metrics are uncorrected and decide nothing.",
     "Page's test is one-sided. It takes arms as exchangeable within a seed; arms that share a training prefix are "
     "correlated, which makes its p too small, so a trend must also show in the two-sided t of per-seed slopes.",
 )
@@ -44,7 +46,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     p = outcome.trend.p_forward if outcome.trend else outcome.p
     return (
         outcome.metric,
-        "primary" if outcome.primary else "secondary",
+        outcome.role,
         outcome.verdict,
         number(outcome.effect),
         span(outcome.interval),
@@ -66,6 +68,9 @@ def findings(verdict: Verdict) -> list[str]:
             f"Effect ({first.metric}): {a} − {b} = {number(first.effect)}{percent}, "
             f"interval {span(first.interval)}, n = {first.n}."
         )
+    if first.bound is not None:
+        inner = f"; the 1 − 2α interval is {span(first.inner_interval)}" if first.inner_interval else ""
+        lines.append(f"Margin of the equivalence: ±{number(first.bound)}{inner}.")
     if first.resolvable is not None:
         percent = f" ({number(first.resolvable_percent, ' %')})" if first.resolvable_percent is not None else ""
         lines.append(f"Smallest resolvable difference (80 % power): {number(first.resolvable)}{percent}.")
@@ -73,7 +78,7 @@ def findings(verdict: Verdict) -> list[str]:
         lines.append(f"Sign-flip permutation test of the mean difference: p = {number(first.p_sign_flip)}.")
     lines += trend_lines(first)
     lines += [f"Note: {note}." for note in first.notes]
-    lines += [f"{o.metric} (secondary): {o.reason}." for o in verdict.outcomes[1:] if o.effect is None]
+    lines += [f"{o.metric} ({o.role}): {o.reason}." for o in verdict.outcomes[1:] if o.effect is None]
     if verdict.disagreement:
         lines.append(verdict.disagreement)
     if first.missing_seeds:
@@ -113,7 +118,7 @@ def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console) ->
     for verdict in verdicts:
         table = Table(*COLUMNS, box=None, header_style="bold", padding=(0, 1))
         for outcome in verdict.outcomes:
-            table.add_row(*row(outcome), style=None if outcome.primary else "dim")
+            table.add_row(*row(outcome), style="dim" if outcome.role == "secondary" else None)
         body = Group(Text(verdict.text, style="italic"), Text("\n".join(findings(verdict))), Text(), table)
         console.print(Panel(body, title=Text(title(verdict)), border_style=COLOURS[verdict.primary.verdict]))
     for flag in flags:
@@ -126,9 +131,7 @@ def plain(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
     """Verdicts as plain text, one fact a line."""
     parts = []
     for verdict in verdicts:
-        rows = [COLUMNS, *(row(outcome) for outcome in verdict.outcomes)]
-        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-        table = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+        table = aligned([COLUMNS, *(row(outcome) for outcome in verdict.outcomes)])
         lines = [title(verdict), verdict.text, *findings(verdict), *table]
         parts.append("\n  ".join(lines))
     parts += [f"FLAG  {flag}" for flag in flags]
@@ -139,17 +142,28 @@ def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
     """Verdicts as Markdown."""
     parts = []
     for verdict in verdicts:
-        table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-        table += ["| " + " | ".join(_escape(cell) for cell in row(outcome)) + " |" for outcome in verdict.outcomes]
-        facts = "\n".join(f"- {_escape(line)}" for line in findings(verdict))
-        head = f"### {title(verdict)}\n\n> {_escape(verdict.text)}"
+        table = markdown_table([COLUMNS, *(row(outcome) for outcome in verdict.outcomes)])
+        facts = "\n".join(f"- {escaped(line)}" for line in findings(verdict))
+        head = f"### {title(verdict)}\n\n> {escaped(verdict.text)}"
         parts.append(f"{head}\n\n{facts}\n\n" + "\n".join(table))
     if flags:
-        parts.append("\n".join(f"- **Flag:** {_escape(flag)}" for flag in flags))
+        parts.append("\n".join(f"- **Flag:** {escaped(flag)}" for flag in flags))
     return "\n\n".join([*parts, *(f"<sub>{note}</sub>" for note in FOOTNOTES)]) + "\n"
 
 
-def _escape(text: str) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of plain text."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of Markdown; the first row is its head."""
+    lines = ["| " + " | ".join(escaped(cell) for cell in r) + " |" for r in rows]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def escaped(text: str) -> str:
     """Text that Markdown shows as it is (a bar would end a table's cell)."""
     for sign in "\\|*<":
         text = text.replace(sign, f"\\{sign}")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 Judgement = Literal["supported", "contradicted", "undecided"]
+Role = Literal["primary", "truth", "secondary"]
 IDENTITY = ("study", "scale", "variant", "claim")
 HEAD = (
     *IDENTITY,
@@ -53,14 +54,17 @@ class Trend(Record):
 
 
 class Outcome(Record):
-    """A claim's test under one reading. ``effect`` is the mean paired difference between ``compared``."""
+    """A claim's test under one reading. ``effect`` is the mean paired difference between ``compared``.
+
+    Of an equivalence, ``bound`` is the margin in the metric's units, ``inner_interval`` that at 1 − 2α.
+    """
 
     metric: str
     protocol: str
     nfe: int
     samples: int
     weights: str
-    primary: bool
+    role: Role
     verdict: Judgement
     reason: str
     notes: tuple[str, ...] = ()
@@ -78,11 +82,17 @@ class Outcome(Record):
     agree_interval: tuple[float, float] | None = None
     resolvable: float | None = None
     resolvable_percent: float | None = None
+    bound: float | None = None
+    inner_interval: tuple[float, float] | None = None
     trend: Trend | None = None
+
+    @property
+    def primary(self) -> bool:
+        return self.role == "primary"
 
 
 class Verdict(Record):
-    """The verdict on one claim at one scale: that of its primary reading, beside all others."""
+    """The verdict on one claim at one scale: that of its primary reading, beside the truth's and all others."""
 
     study: str
     scale: str
@@ -94,7 +104,7 @@ class Verdict(Record):
     panel: str
     test: str
     declared: str
-    direction: str
+    direction: str | None
     alpha: float
     planned_seeds: tuple[int, ...]
     provisional: bool
@@ -108,6 +118,10 @@ class Verdict(Record):
     @property
     def primary(self) -> Outcome:
         return self.outcomes[0]
+
+    @property
+    def truth(self) -> Outcome | None:
+        return next((outcome for outcome in self.outcomes if outcome.role == "truth"), None)
 
     @property
     def planned_n(self) -> int:

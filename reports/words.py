@@ -1,36 +1,65 @@
-"""What a figure says in words: labels with units, what is missing, the caption, the assumptions."""
+"""Metrics, components, ranges and what is missing, in words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from reports.frames import Reading, Run
-from studies.schema import ResolvedStudy
+from reports.frames import Reading
 
 DISTANCES = {"frechet": "Fréchet distance", "kid": "kernel distance (KID)"}
 FEATURES = {
     "pixel": "pixel space",
     "digits_cnn": "digits-CNN features",
+    "coarse": "block means",
     "inception": "Inception features (FID)",
+}
+NAMES = {
+    "v_error": "true error of v",
+    "u_error": "true error of u",
+    "task_affinity": "task affinity of the v- and u-loss (cosine)",
+    "task_affinity_per_sample": "task affinity of the v- and u-loss, point by point (cosine)",
+    "task_affinity_exact": "task affinity with the exact v and u as targets (cosine)",
+    "task_affinity_ceiling": "ceiling of the task affinity (cosine)",
 }
 
 
 def metric_words(reading: Reading) -> str:
     """The axis label of a metric: ``1-NFE Fréchet distance, pixel space``."""
-    name, _, features = reading.metric.partition("_")
-    if name in DISTANCES:
+    if reading.metric.partition("_")[0] in DISTANCES:
         steps = f"{reading.nfe}-NFE" + ("" if reading.solver == "jump" else f" ({reading.solver})")
-        return f"{steps} {DISTANCES[name]}, {FEATURES.get(features, features)}"
-    error = re.fullmatch(r"([uv])_error(?:\[(.+),(.+)\])?", reading.metric)
-    if error is None:
-        return reading.metric
-    field, lo, hi = error.groups()
-    gap = f", Δt = {lo}" if lo == hi else f", Δt from {lo} to {hi}"
-    return f"relative error of {field}" + (gap if lo else "")
+        return f"{steps} {metric_name(reading.metric)}"
+    relative = family_of(reading.metric)[0] in ("v_error", "u_error")
+    return metric_name(reading.metric) + (" (relative)" if relative else "")
+
+
+def metric_name(metric: str) -> str:
+    """A metric's label in words: ``Fréchet distance, pixel space``, ``true error of u, Δt from 0.1 to 0.3``."""
+    family, gap = family_of(metric)
+    name, _, features = family.partition("_")
+    if name in DISTANCES:
+        return f"{DISTANCES[name]}, {FEATURES.get(features, features)}"
+    if family not in NAMES:
+        return metric
+    lo, _, hi = gap.partition(",")
+    of = f", Δt = {lo}" if lo == hi else f", Δt from {lo} to {hi}"
+    return NAMES[family] + (of if gap else "")
+
+
+def family_of(metric: str) -> tuple[str, str]:
+    """``u_error[0.1,0.3]`` → (``u_error``, ``0.1,0.3``)."""
+    found = re.fullmatch(r"(.*)\[(.*)\]", metric)
+    return (found[1], found[2]) if found else (metric, "")
+
+
+def common_words(readings: Sequence[Reading]) -> str:
+    """The axis label of several metrics, without what they differ in."""
+    said = {metric_words(replace(r, metric=family_of(r.metric)[0])) for r in readings}
+    return metric_words(readings[0]) if len(readings) == 1 else " / ".join(sorted(said))
 
 
 def component_words(raw: Any) -> str:
@@ -70,56 +99,3 @@ def missing_words(rows: pd.DataFrame, limit: int = 8) -> str:
         return ""
     more = f"; and {len(said) - limit} more arms" if len(said) > limit else ""
     return f"{lacking} of {len(rows)} points not measured yet: {'; '.join(said[:limit])}{more}."
-
-
-def paper_words(study: ResolvedStudy) -> str:
-    """Where the study stands in the paper: ``Fig. 2, Sec. 4.1, App. A``."""
-    ref = study.paper
-    parts = [f"Fig. {n}" for n in ref.figures] + [f"Table {n}" for n in ref.tables]
-    parts += [f"Sec. {ref.section}"] if ref.section else []
-    parts += [f"App. {ref.appendix}"] if ref.appendix else []
-    return ", ".join(parts)
-
-
-def title(study: ResolvedStudy, variant: str | None) -> str:
-    """The heading: study, scale, variant."""
-    said = f" (variant {variant})" if variant else ""
-    return f"{study.title}{said}. Scale {study.scale}: {study.scale_text.rstrip('.')}."
-
-
-def seeds_words(rows: pd.DataFrame) -> str:
-    """How many seeds stand behind every mean."""
-    counts = rows.groupby(["panel", "arm", "stage", "epoch"])["value"].count()
-    low, high = int(counts.min()), int(counts.max())
-    planned = rows["seed"].nunique()
-    if low == high == planned:
-        return f"{planned} seed{'s' if planned > 1 else ''} at every point"
-    return f"{low} to {high} of {planned} seeds a point; each mean is over the seeds measured there"
-
-
-def caption(study: ResolvedStudy, rows: pd.DataFrame, reading: Reading, run: Run, stage: str, *, log: bool) -> str:
-    """How the figure is to be read and where its numbers come from."""
-    dynamics = study.dynamics
-    paper = paper_words(study)
-    lines = "One seed: no interval can be given. "
-    if rows["seed"].nunique() > 1:
-        lines = (
-            f"Strong lines: mean, {seeds_words(rows)}; thin lines: single seeds; bands: pointwise Student-t "
-            "95 % interval of the mean. Bands show each arm's spread over seeds; claims are tested on "
-            "differences paired by seed. "
-        )
-    lower = "Lower row: the ends of the curves on a linear scale. " if log else ""
-    controls = "".join(
-        f"Control '{name}' (ours, not the paper's): {control.text.strip().rstrip('.')}. "
-        for name, control in study.controls.items()
-        if (rows["arm"][rows["control"].astype(bool)] == name).any()
-    )
-    return (
-        f"{f'After {paper} of the paper. ' if paper else ''}"
-        f"Data: {component_words(dynamics.get('data'))}; "
-        f"network: {component_words(dynamics.get('network'))}; "
-        f"batch {dynamics.get('batch_size', 256)}. Measured: {metric_words(reading)}, {reading.samples} "
-        f"samples, {'EMA' if reading.weights == 'ema' else reading.weights} weights. {lines}"
-        f"Solid: {stage}, from the end of the stage before; dashed: earlier stages. {lower}{controls}"
-        f"Run {run.run} of {str(run.created)[:10]}, configuration {run.config_hash[:8]}."
-    )

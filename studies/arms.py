@@ -116,7 +116,7 @@ def place_stages(
 
 
 def measured_epochs(stage: StageRun, every: int | None, first: int = 0) -> list[int]:
-    """Epochs from the stage's start at which it is measured: its start, every so many, and its end, from ``first`` on."""
+    """Epochs from the stage's start at which it is measured: its start, every so many, its end; from ``first`` on."""
     length = stage.stop_epoch - stage.start_epoch
     if every is None:
         return [length]

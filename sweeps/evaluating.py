@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from meanflow_core.checkpoint import CheckpointError, load_checkpoint
@@ -41,11 +39,9 @@ class Evaluating:
             if self.should_stop():
                 return "preempted", f"stopped on request before step {step}"
             self._load(network, step, weights, device)
-            began = time.perf_counter()
-            values = evaluate([w.protocol for w in group], network, data, device)
-            seconds = (time.perf_counter() - began) / len(group)
+            found = evaluate([w.protocol for w in group], network, data, device)
             for w in group:
-                self.attempt.evaluated(w, values[w.protocol.key], seconds)
+                self.attempt.evaluated(w, *found[w.protocol.key])
             done += len(group)
             self.progress(done)
         return "done", None

@@ -17,10 +17,10 @@ def preflight(session: Session) -> list[str]:
         spec = node.trajectory.dynamics.data
         data[str(spec.canonical())] = spec
     for spec in data.values():
-        if spec.params.needs_assets():
+        if spec.params.needs_check():
             problems.extend(spec.build().preflight())
     for protocol in protocols.values():
-        if protocol.metric.params.needs_assets():
+        if protocol.metric.params.needs_check():
             from meanflow_core.evaluation.evaluate import preflight as missing
 
             problems.extend(missing(protocol))

@@ -73,11 +73,13 @@ def inputs_ready(home: Home, job: Job) -> bool:
 def outputs_there(home: Home, job: Job) -> bool:
     """Whether all that a job makes is there, since another command has made it."""
     folder = home.trajectory(job.trajectory)
-    if not {wanted.evaluation for wanted in job.evaluations} <= recorded_evaluations(folder):
+    wanted = {one.evaluation for one in job.evaluations}
+    if wanted and not wanted <= recorded_evaluations(folder):
         return False
-    return job.kind == "evaluate" or all(folder.checkpoint(step).is_dir() for step in job.full_steps) and all(
-        folder.snapshot(step).is_dir() or folder.checkpoint(step).is_dir() for step in job.snapshot_steps
-    )
+    if job.kind == "evaluate":
+        return True
+    weights = [folder.snapshot(step).is_dir() or folder.checkpoint(step).is_dir() for step in job.snapshot_steps]
+    return all(weights) and all(folder.checkpoint(step).is_dir() for step in job.full_steps)
 
 
 class Scheduler:

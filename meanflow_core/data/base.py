@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from meanflow_core.data.exact import ExactFields
+from meanflow_core.data.fields import Fields
 from meanflow_core.seeding import generator
 
 _PASSES_KEPT = 4  # permutations; more only if a batch is several times as long as a pass
@@ -28,7 +28,7 @@ class DataSet(ABC):
 
     shape: tuple[int, ...]
     num_classes: int | None
-    exact: ExactFields | None = None
+    exact: Fields | None = None
     """The data's exact v and u, where they are known."""
 
     @abstractmethod
@@ -49,8 +49,9 @@ class DataSet(ABC):
         All of the data where it is small and finite (then N does not depend on n), else n fixed draws.
         """
 
-    def reference_moments(self) -> tuple[Tensor, Tensor] | None:
-        """Mean (d,) and covariance (d, d) of the flattened x, exact and float64; None where not known."""
+    def reference_moments(self, A: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """Mean (q,) and covariance (q, q), exact and float64, of A·x, where A (q, d) maps the flattened x, or of x
+        itself; None where not known."""
         return None
 
     def preflight(self) -> list[str]:

@@ -9,16 +9,17 @@ from meanflow_core.components import GMMParams
 from meanflow_core.data.base import REFERENCE_SEED, DataSet
 from meanflow_core.data.digits import NUM_CLASSES, SHAPE, digits
 from meanflow_core.data.exact import ExactFields
+from meanflow_core.data.fields import Fields
 from meanflow_core.registry import BuildContext
 from meanflow_core.seeding import generator
 
 
 class ExactDataSet(DataSet):
-    """The law of an :class:`ExactFields`: endless, no draw twice. One component a class, or no classes."""
+    """A law whose fields are known: endless, no draw twice. One component a class, or no classes."""
 
-    exact: ExactFields
+    exact: Fields
 
-    def __init__(self, exact: ExactFields, num_classes: int | None) -> None:
+    def __init__(self, exact: Fields, num_classes: int | None) -> None:
         self.exact = exact
         self.shape = exact.shape
         self.num_classes = num_classes
@@ -35,8 +36,8 @@ class ExactDataSet(DataSet):
     def reference_samples(self, n: int) -> Tensor:
         return self.exact.draw(n, generator(REFERENCE_SEED, "reference", 0))[0].float()
 
-    def reference_moments(self) -> tuple[Tensor, Tensor]:
-        return self.exact.moments()
+    def reference_moments(self, A: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.exact.moments(A)
 
 
 def fit(shrinkage: float) -> ExactFields:

@@ -8,7 +8,7 @@ from meanflow_core.data.digits import SHAPE
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.inception import missing_assets
-from meanflow_core.evaluation.reference import cache_key, data_of, reference_features, reference_statistics
+from meanflow_core.evaluation.reference import COARSE, cache_key, data_of, reference_features, reference_statistics
 from meanflow_core.registry import BuildContext
 
 
@@ -61,6 +61,11 @@ def missing_for(space: FeatureSpace, protocol: Protocol) -> list[str]:
     if space == "digits_cnn" and data.shape != SHAPE:
         missing.append(
             f"digits_cnn takes images of shape {SHAPE}; the data '{protocol.reference.name}' has {data.shape}"
+        )
+    if space == "coarse" and (len(data.shape) != 3 or data.shape[1] % COARSE or data.shape[2] % COARSE):
+        missing.append(
+            f"coarse features are block means of images (C, H, W) whose sides are multiples of {COARSE}; the data "
+            f"'{protocol.reference.name}' has {data.shape}"
         )
     if space == "inception":
         missing += missing_assets(protocol.reference)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from meanflow_core.components import FeatureSpace, LatentsParams
 from meanflow_core.data.base import DataSet
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from meanflow_core.evaluation.fidelity import Statistics
 
 REFERENCE_DRAWS = 50_000  # from a data set that is not finite and small
+COARSE = 4  # blocks an axis
 _KEPT = 8
 
 
@@ -33,10 +35,32 @@ def data_of(key: str) -> DataSet:
     return data
 
 
+def coarse(x: Tensor) -> Tensor:
+    """Block means (N, C·4·4) float32 of images x (N, C, H, W), whose sides are multiples of 4, on a grid of 4×4."""
+    return adaptive_avg_pool2d(x.float(), COARSE).flatten(1)
+
+
+def coarse_map(shape: tuple[int, ...]) -> Tensor:
+    """A (C·4·4, C·H·W) float64 with coarse(x) = A·x: exact moments of x give those of its features."""
+    C, H, W = shape
+    places = torch.eye(H * W, dtype=torch.float64).view(-1, 1, H, W)
+    block_means = adaptive_avg_pool2d(places, COARSE).flatten(1).T.contiguous()
+    return torch.kron(torch.eye(C, dtype=torch.float64), block_means)
+
+
+def no_exact_fields(spec: Spec) -> list[str]:
+    """Why data cannot be compared with exact fields, in words; empty if they can."""
+    if data_of(cache_key(spec)).exact is not None:
+        return []
+    return [f"the exact fields of the data '{spec.name}' are not known; use 'gmm', 'gaussian' or 'synthetic_latents'"]
+
+
 def extract(space: FeatureSpace, x: Tensor, key: str, device: torch.device | str = "cpu") -> Tensor:
     """Features (N, d) float32, on the CPU, of samples x (N, *shape) of the data set ``key``."""
     if space == "pixel":
         return x.flatten(1).float()
+    if space == "coarse":
+        return coarse(x)
     if space == "inception":
         params = parse_spec("data", json.loads(key)).params
         assert isinstance(params, LatentsParams)  # missing_assets has said so
@@ -66,6 +90,8 @@ def reference_statistics(key: str, space: FeatureSpace) -> Statistics:
 def _known_moments(key: str, space: FeatureSpace) -> tuple[Tensor, Tensor] | None:
     if space == "pixel":
         return data_of(key).reference_moments()
+    if space == "coarse":
+        return data_of(key).reference_moments(coarse_map(data_of(key).shape))
     if space == "inception":
         params = parse_spec("data", json.loads(key)).params
         assert isinstance(params, LatentsParams)

@@ -1,4 +1,4 @@
-"""``study report``, ``claims`` and ``results``. None of them loads torch."""
+"""``study report``, ``claims``, ``implications`` and ``results``. None of them loads torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, StoredVariantOpt
 from studies.errors import StudyError
 
 StoredScaleOpt = Annotated[str | None, typer.Option("--scale", help="Default: that of the latest run.")]
+MarkdownOpt = Annotated[bool, typer.Option("--md", help="Print Markdown.")]
 
 
 class TableFormat(StrEnum):
@@ -29,51 +30,49 @@ def report(
     figure: Annotated[int | None, typer.Option("--figure", help="Number of a figure of the paper.")] = None,
     scale: StoredScaleOpt = None,
     variant: StoredVariantOpt = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", metavar="LABEL", help="Draw another measured metric, e.g. v_error.")
+    ] = None,
+    nfe: Annotated[int | None, typer.Option("--nfe", min=1, help="At another number of function evaluations.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
-    """Draw a figure from the store: PNG, PDF, SVG, and the CSV behind it. Says what is missing."""
+    """Draw a figure from the store: PNG, PDF, SVG, and the CSV behind it. Says what is missing.
+
+    Where true errors are measured, the figure is drawn with them too (..._truth).
+    """
     from reports.build import build_figure
     from results.layout import Home
-    from studies.cli.choose import study_of_figure
     from studies.cli.output import print_json
     from studies.cli.store import opened
 
-    name = _one_of(study, figure, study_of_figure)
+    name, scale_of_figure = _one_of(study, figure)
     place = Home(home)
     with opened(place) as engine:
-        drawn = build_figure(engine, place, study=name, scale=scale, variant=variant, out=out)
+        drawn = build_figure(
+            engine, place, study=name, scale=scale or scale_of_figure, variant=variant, metric=metric, nfe=nfe, out=out,
+            asked=study,
+        )  # fmt: skip
     if json:
         files = [str(path) for path in drawn.files]
-        print_json(
-            {
-                "study": name,
-                "scale": drawn.run.scale,
-                "run": drawn.run.run,
-                "files": files,
-                "missing": drawn.missing,
-            }
-        )
+        about = {"study": name, "scale": drawn.run.scale, "run": drawn.run.run}
+        print_json({**about, "files": files, "missing": drawn.missing})
         return
-    sys.stdout.write(f"{name}: {drawn.chosen}\n")
-    for line in drawn.missing:
-        sys.stdout.write(f"missing: {line}\n")
-    for path in drawn.files:
-        sys.stdout.write(f"wrote {path}\n")
+    lines = [f"{name}: {drawn.chosen}"]
+    lines += [f"missing: {phrase}" for phrase in drawn.missing] + [f"wrote {path}" for path in drawn.files]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _one_of(study: str | None, figure: int | None, by_figure: object) -> str:
-    """The name of the study meant. Raises: StudyError."""
-    from studies.cli.choose import source_of
+def _one_of(study: str | None, figure: int | None) -> tuple[str, str | None]:
+    """The name of the study meant, and the scale where only one draws the figure. Raises: StudyError."""
+    from studies.cli.choose import source_of, study_of_figure
 
-    if (study is None) == (figure is None):
-        raise StudyError("say which: a study's name, or --figure N (see `study list`)")
-    if figure is not None:
-        assert callable(by_figure)
-        return str(by_figure(figure))
-    assert study is not None
-    return source_of(study).name
+    if study is not None and figure is None:
+        return source_of(study).name, None
+    if figure is not None and study is None:
+        return study_of_figure(figure)
+    raise StudyError("say which: a study's name, or --figure N (see `study list`)")
 
 
 def claims(
@@ -81,7 +80,7 @@ def claims(
     scale: StoredScaleOpt = None,
     variant: StoredVariantOpt = None,
     home: HomeOpt = DEFAULT_HOME,
-    markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
+    markdown: MarkdownOpt = False,
     json: JsonOpt = False,
 ) -> None:
     """Print what the paper claims, the test declared for it, what was found, and the verdict at this scale."""
@@ -96,7 +95,7 @@ def claims(
     name = source_of(study).name
     place = Home(home)
     with opened(place) as engine:
-        found = build_claims(engine, place, study=name, scale=scale, variant=variant)
+        found = build_claims(engine, place, study=name, scale=scale, variant=variant, asked=study)
     if json:
         print_json(
             {
@@ -113,6 +112,33 @@ def claims(
         out = console()
         out.print(f"{name}: {found.chosen}", markup=False)
         show(found.verdicts, found.flags, out)
+
+
+def implications(
+    scale: StoredScaleOpt = None,
+    home: HomeOpt = DEFAULT_HOME,
+    markdown: MarkdownOpt = False,
+    json: JsonOpt = False,
+) -> None:
+    """Sum up what the paper concludes in Sections 4.1 to 4.3 from the verdicts on its claims at one scale."""
+    from reports.build import build_implications
+    from reports.implications import RULE
+    from reports.implicationtext import markdown as as_markdown
+    from reports.implicationtext import plain
+    from results.layout import Home
+    from studies.cli.output import print_json
+    from studies.cli.store import opened
+
+    place = Home(home)
+    with opened(place) as engine:
+        found = build_implications(engine, place, scale=scale)
+    if json:
+        sums = [one.model_dump(mode="json") for one in found.sums]
+        print_json({"scale": found.scale, "rule": RULE, "flags": found.flags, "implications": sums})
+    elif markdown:
+        sys.stdout.write(as_markdown(found.sums, found.flags) + "\n")
+    else:
+        sys.stdout.write(f"{found.chosen}\n\n{plain(found.sums, found.flags)}\n")
 
 
 def results(

@@ -24,7 +24,12 @@ PATH = Path(__file__).with_suffix(".json")
 REQUIRED = "(required)"
 
 # The least that a component with required parameters is given, for its key.
-MINIMAL: dict[str, dict[str, Any]] = {"network/dit": {"size": "nano/4"}}
+MINIMAL: dict[str, dict[str, Any]] = {
+    "network/dit": {"size": "nano/4"},
+    "transform/gap_restriction": {"lo": 0.1, "hi": 0.3},
+    "transform/target_corruption": {"relative_noise": 1.0},
+    "metric/task_affinity": {"lo": 0.1, "hi": 0.3},
+}
 
 # Defaults that stand outside components, with the version that guards them.
 CONFIGS: dict[str, tuple[type[BaseModel], int]] = {

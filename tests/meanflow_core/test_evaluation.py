@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from meanflow_core.config import Protocol
 from meanflow_core.data.base import DataSet
 from meanflow_core.data.digits import digits
-from meanflow_core.data.exact import ExactFields
+from meanflow_core.data.fields import Fields
 from meanflow_core.evaluation import extractor, inception, truth
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
@@ -43,12 +43,16 @@ def protocol(metric: Any, reference: Any = "gmm", **fields: Any) -> Protocol:
     return Protocol(metric=metric, reference=reference, **{"samples": 2000, **fields})
 
 
+def values_of(protocols: Sequence[Protocol], *network_and_data: Any) -> dict[str, float]:
+    return {key: found.value for key, found in evaluate(protocols, *network_and_data).items()}
+
+
 def data(name: str = "gmm") -> DataSet:
     found: DataSet = parse_spec("data", name).build()
     return found
 
 
-def fields_of(dataset: DataSet) -> ExactFields:
+def fields_of(dataset: DataSet) -> Fields:
     assert dataset.exact is not None
     return dataset.exact
 
@@ -56,7 +60,7 @@ def fields_of(dataset: DataSet) -> ExactFields:
 class ExactNetwork(nn.Module):
     """u of the data itself, times ``factor``: a perfect network, or one with a known relative error."""
 
-    def __init__(self, fields: ExactFields, conditional: bool, factor: float = 1.0) -> None:
+    def __init__(self, fields: Fields, conditional: bool, factor: float = 1.0) -> None:
         super().__init__()
         self.fields, self.conditional, self.factor, self.calls = fields, conditional, factor, 0
 
@@ -100,7 +104,7 @@ def test_statistics_are_the_sample_moments_with_the_dtypes_that_are_asserted() -
 
 def test_one_dimension_is_enough() -> None:
     gaussian = protocol({"name": "frechet", "features": "pixel"}, "gaussian", samples=4000)
-    value = evaluate([gaussian], lambda z, r, t, y: z - (1 + z / 2), data("gaussian"))[gaussian.key]
+    value = values_of([gaussian], lambda z, r, t, y: z - (1 + z / 2), data("gaussian"))[gaussian.key]
     assert 0 <= value < 2e-3
 
 
@@ -157,7 +161,7 @@ DISTANCES = [
 def test_a_perfect_network_is_near_zero_on_every_metric() -> None:
     gmm = data()
     protocols = [protocol(m, samples=5000) for m in (*DISTANCES, "v_error", "u_error")]
-    values = list(evaluate(protocols, ExactNetwork(fields_of(gmm), True), gmm).values())
+    values = list(values_of(protocols, ExactNetwork(fields_of(gmm), True), gmm).values())
     # With finitely many samples even a perfect network has a positive Fréchet distance.
     assert 0 < values[0] < 0.6
     assert 0 < values[1] < 0.6
@@ -168,22 +172,22 @@ def test_a_perfect_network_is_near_zero_on_every_metric() -> None:
 def test_networks_without_labels_are_compared_with_the_marginal_fields() -> None:
     gmm = data()
     protocols = [protocol(m, samples=100) for m in ("v_error", "u_error")]
-    perfect = evaluate(protocols, ExactNetwork(fields_of(gmm), False), gmm).values()
+    perfect = values_of(protocols, ExactNetwork(fields_of(gmm), False), gmm).values()
     assert max(perfect) < 1e-5
 
 
 def test_an_error_of_ten_percent_is_measured_as_such() -> None:
     gmm = data()
     protocols = [protocol(m) for m in ("v_error", {"name": "u_error", "lo": 0.1, "hi": 0.3})]
-    values = evaluate(protocols, ExactNetwork(fields_of(gmm), True, factor=1.1), gmm).values()
+    values = values_of(protocols, ExactNetwork(fields_of(gmm), True, factor=1.1), gmm).values()
     assert list(values) == pytest.approx([0.1, 0.1], rel=1e-4)
 
 
 def test_worse_samples_are_farther_away() -> None:
     gmm = data()
     protocols = [protocol(m) for m in DISTANCES]
-    good = evaluate(protocols, ExactNetwork(fields_of(gmm), True), gmm)
-    bad = evaluate(protocols, ExactNetwork(fields_of(gmm), True, factor=0.7), gmm)
+    good = values_of(protocols, ExactNetwork(fields_of(gmm), True), gmm)
+    bad = values_of(protocols, ExactNetwork(fields_of(gmm), True, factor=0.7), gmm)
     assert all(bad[p.key] > 2 * good[p.key] for p in protocols)
 
 
@@ -238,16 +242,16 @@ def test_latents_and_labels_are_common_to_all_networks() -> None:
 
 def test_values_do_not_depend_on_what_was_measured_before() -> None:
     gmm = data()
-    together = evaluate([protocol(m) for m in DISTANCES], ExactNetwork(fields_of(gmm), True), gmm)
+    together = values_of([protocol(m) for m in DISTANCES], ExactNetwork(fields_of(gmm), True), gmm)
     for metric in reversed(DISTANCES):
-        alone = evaluate([protocol(metric)], ExactNetwork(fields_of(gmm), True), gmm)
+        alone = values_of([protocol(metric)], ExactNetwork(fields_of(gmm), True), gmm)
         assert alone.items() <= together.items()
 
 
 def test_the_network_keeps_its_mode() -> None:
     gmm = data()
     network = ExactNetwork(fields_of(gmm), True).train()
-    evaluate([protocol(m, samples=100) for m in (DISTANCES[0], "v_error")], network, gmm)
+    values_of([protocol(m, samples=100) for m in (DISTANCES[0], "v_error")], network, gmm)
     assert network.training
 
 
@@ -256,7 +260,7 @@ def test_digits_are_compared_with_all_images() -> None:
     images = digits()[0]
     given = iter(images.split(1024))
     p = protocol(DISTANCES[0], "digits", samples=1797)
-    assert evaluate([p], lambda z, r, t, y: z - next(given), data("digits"))[p.key] == pytest.approx(0, abs=1e-3)
+    assert values_of([p], lambda z, r, t, y: z - next(given), data("digits"))[p.key] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +277,7 @@ def test_what_cannot_be_measured_is_said_beforehand_and_refused(p: Protocol, com
     assert any(complaint in line for line in preflight(p))
     dataset: DataSet = p.reference.build()
     with pytest.raises(EvaluationError, match=complaint):
-        evaluate([p], lambda z, r, t, y: z, dataset)
+        values_of([p], lambda z, r, t, y: z, dataset)
 
 
 def test_ready_protocols_have_an_empty_preflight() -> None:
@@ -284,21 +288,21 @@ def test_ready_protocols_have_an_empty_preflight() -> None:
 @pytest.mark.parametrize("metric", [DISTANCES[0], "v_error"])
 def test_networks_that_are_not_finite_are_refused(metric: Any, value: float) -> None:
     with pytest.raises(EvaluationError, match="not finite"):
-        evaluate([protocol(metric, samples=50)], lambda z, r, t, y: z * value, data())
+        values_of([protocol(metric, samples=50)], lambda z, r, t, y: z * value, data())
 
 
 def test_distances_that_overflow_are_refused() -> None:
     p = protocol(DISTANCES[0], samples=50)
     with pytest.raises(EvaluationError):
-        evaluate([p], lambda z, r, t, y: z * 1e30, data())
+        values_of([p], lambda z, r, t, y: z * 1e30, data())
 
 
 def test_shapes_and_weights_must_agree() -> None:
     with pytest.raises(EvaluationError, match="samples have shape"):
-        evaluate([protocol(DISTANCES[0])], lambda z, r, t, y: z, data("gaussian"))
+        values_of([protocol(DISTANCES[0])], lambda z, r, t, y: z, data("gaussian"))
     with pytest.raises(EvaluationError, match="ema and online"):
         both = [protocol("v_error"), protocol("v_error", weights="online")]
-        evaluate(both, lambda z, r, t, y: z, data())
+        values_of(both, lambda z, r, t, y: z, data())
 
 
 def test_torch_fidelity_is_imported_only_for_distances() -> None:
@@ -331,7 +335,7 @@ def test_inception_says_what_to_prepare(tmp_path: Path, monkeypatch: pytest.Monk
     for asset in ("moments.npy", inception.INCEPTION_FILE, "reference.npz", "vae"):
         assert any(asset in line for line in lines), asset
     with pytest.raises(EvaluationError, match=r"reference\.npz"):
-        evaluate([p], lambda z, r, t, y: z, p.reference.build())
+        values_of([p], lambda z, r, t, y: z, p.reference.build())
 
 
 def test_inception_pipeline_with_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,32 +14,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.build import build_claims, build_figure
-from reports.curves import draw_curves
+from reports.build import build_claims, build_figure, build_implications
 from reports.errors import NothingToReport, ReportError
 from results import queries
 from results.ingest import ingest
 from results.layout import Home
 from results.store import open_store
 
-from .synthetic import FakeRun
-from .test_claims import case, judged
+from .synthetic import Case, FakeRun, corruption, draw_case, gap_restriction, layer_rows, task_affinity
+from .synthetic import v_then_u as case
+from .test_claims import judged
 
 
 class Store:
-    """Answers in place of `results.queries`; ``engine`` is never touched."""
+    """Answers in place of `results.queries` on one study; ``engine`` is never touched."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seeds: int = 4) -> None:
-        resolved, self.frame, self.protocols = case(range(seeds))
-        self.runs = {"cpu": FakeRun(config=resolved.model_dump(mode="json"), seeds=list(range(seeds)))}
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seeds: int = 4, made: Case | None = None) -> None:
+        resolved, self.frame, self.protocols = made or case(range(seeds))
+        self.study, self.scale = resolved.study, resolved.scale
+        self.runs = {self.scale: FakeRun(config=resolved.model_dump(mode="json"), scale=self.scale)}
         monkeypatch.setattr(queries, "latest_run", self.latest_run)
         monkeypatch.setattr(queries, "evaluations", lambda engine, **k: self.frame)
         monkeypatch.setattr(queries, "protocols", lambda engine: self.protocols)
+        monkeypatch.setattr(queries, "training_metrics", lambda engine, trajectories: layer_rows(self.frame))
 
-    def latest_run(self, engine: Any, **k: Any) -> FakeRun | None:
-        if k["study"] != "obs_v_then_u" or k["variant"] is not None:
+    def latest_run(self, engine: Any, study: str, scale: str | None, variant: str | None = None) -> FakeRun | None:
+        if study != self.study or variant is not None:
             return None
-        return self.runs.get(k["scale"] or "cpu")
+        return self.runs.get(scale or self.scale)
 
 
 @pytest.fixture
@@ -79,6 +81,61 @@ def test_nothing_measured_writes_nothing(home: Home, tmp_path: Path, monkeypatch
     with pytest.raises(NothingToReport, match="no measured point"):
         build_claims(ENGINE, home, study="obs_v_then_u")
     assert list(tmp_path.iterdir()) == []
+
+
+def names(files: list[Path]) -> list[str]:
+    """Of the pictures, without their ending."""
+    return [path.stem for path in files if path.suffix == ".png"]
+
+
+def test_truth_and_layers_stand_beside(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch, made=task_affinity(range(2)))
+    report = build_figure(ENGINE, home, study="obs_task_affinity", out=tmp_path)
+    stem = "obs_task_affinity_truth"
+    assert names(report.files) == [stem, f"{stem}_truth", f"{stem}_layers"] and len(report.files) == 12
+    assert all(path.stat().st_size for path in report.files)
+    exact = store.frame["metric"].str.contains("exact")
+    store.frame.loc[exact, "value"] = np.nan
+    report = build_figure(ENGINE, home, study="obs_task_affinity", out=tmp_path / "again")
+    assert names(report.files) == [stem, f"{stem}_layers"]
+    assert report.missing == ["the truth version: all points"]
+
+
+def test_no_truth_no_layers(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(monkeypatch, made=corruption(range(2)))
+    assert names(build_figure(ENGINE, home, study="obs_v_corruption", out=tmp_path).files) == ["obs_v_corruption_cpu"]
+
+
+def test_another_metric(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(monkeypatch, made=gap_restriction(range(2)))
+    report = build_figure(ENGINE, home, study="obs_gap_restriction", metric="u_error[0.3,0.5]", out=tmp_path)
+    assert names(report.files) == ["obs_gap_restriction_truth_u_error_0.3-0.5"]
+    with pytest.raises(ReportError, match=r"'fid' at 2 NFE is not among .*v_error at 1 NFE"):
+        build_figure(ENGINE, home, study="obs_gap_restriction", metric="fid", nfe=2, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_messages_propose_what_was_typed(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    asked = {"asked": "./my studies/mine.yaml"}
+    with pytest.raises(NothingToReport, match=r"`study run './my studies/mine\.yaml' --scale gpu -o \.\.\. --as v`"):
+        build_figure(ENGINE, home, study="mine", scale="gpu", variant="v", out=tmp_path, **asked)
+    store.frame["value"] = np.nan
+    for build in (lambda: build_figure(ENGINE, home, study="obs_v_then_u", out=tmp_path, **asked),
+                  lambda: build_claims(ENGINE, home, study="obs_v_then_u", **asked)):  # fmt: skip
+        with pytest.raises(NothingToReport, match=r"with `study run './my studies/mine\.yaml' --scale cpu`"):
+            build()
+
+
+def test_implications(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(monkeypatch, made=gap_restriction(range(3)))
+    report = build_implications(ENGINE, home)
+    assert report.scale == "truth" and "no scale was given" in report.chosen
+    assert [one.primary.judged for one in report.sums] == [0, 8, 0]
+    assert report.sums[0].not_run == ("obs_v_then_u", "obs_v_corruption")
+    assert len(home.verdicts.read_bytes().splitlines()) == 9  # what was shown is recorded
+    with pytest.raises(NothingToReport, match=r"at scale 'cpu' in .*`study run obs_v_then_u --scale cpu`"):
+        build_implications(ENGINE, home, scale="cpu")
 
 
 def test_a_configuration_of_another_version(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +206,7 @@ def test_from_the_files_of_a_home(home: Home, tmp_path: Path) -> None:
     engine = open_store(home.store_url)
     assert ingest(engine, home).evaluations > 100
     figure = build_figure(engine, home, study="obs_v_then_u", out=tmp_path / "out")
-    drawn = draw_curves(*case(range(3)), FakeRun())
+    drawn = draw_case(*case(range(3)))
     assert figure.missing == [] and pd.read_csv(figure.files[3]).equals(_read_back(drawn.points))
     claims = build_claims(engine, home, study="obs_v_then_u")
     expected = judged(*case(range(3)), paper_run=None)
@@ -164,7 +221,8 @@ def _read_back(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_no_torch() -> None:
     code = (
-        "import reports.build, reports.claims, reports.curves, reports.files, reports.text, sys; "
+        "import reports.build, reports.claims, reports.figures, reports.layers, reports.files, reports.text, sys; "
+        "import reports.implications, reports.implicationtext, studies.implications; "
         "print([m for m in ('torch', 'ray', 'submitit', 'matplotlib.pyplot') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,8 @@ from reports.predicates import Sample, decide, effect, page_trend
 from reports.verdicts import Verdict, flags
 from studies.schema import Claim, ResolvedStudy
 
-from .synthetic import FakeRun, Protocols, evaluations, plausible, study
+from .synthetic import FakeRun, Protocols
+from .synthetic import v_then_u as case
 
 TREND = Claim(
     id="t", text="t", where="w", panel="top", stage="u_finetune", test="trend", over="v_epochs",
@@ -36,19 +36,14 @@ def verdict_of(claim: Claim, values: np.ndarray) -> str:
     names = [f"v{x:g}" for x in LEVELS][: values.shape[1]] if claim.test == "trend" else ["a", "b"]
     sample = Sample(claim, values, names, list(levels))
     trend = page_trend(sample) if claim.test == "trend" else None
-    return decide(sample, effect(sample)["interval"], trend)[0]
+    return decide(sample, effect(sample), trend)[0]
 
 
 def judged(
-    resolved: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols, **more: str | None | None
+    resolved: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols, **more: str | None
 ) -> dict[str, Verdict]:
     verdicts = judge(resolved, frame, protocols, run=FakeRun(), time="2026-11-20T12:00:00+00:00", **more)
     return {v.claim: v for v in verdicts}
-
-
-def case(seeds: Sequence[int] = range(12), effect: float = 0.012, scale: str = "cpu") -> tuple:
-    resolved = study(scale, list(seeds))
-    return resolved, *evaluations(resolved, plausible(effect))
 
 
 def rate_within(count: int, runs: int, p: float) -> bool:
@@ -107,7 +102,7 @@ def test_verdict_is_invariant(seed: int, n: int, scale: float, trend: bool) -> N
 @pytest.mark.filterwarnings("error")
 def test_odd_data_have_a_reason(values: np.ndarray, reason: str) -> None:
     sample = Sample(TREND, values, [f"v{x:g}" for x in LEVELS][: values.shape[1]], [*LEVELS][: values.shape[1]])
-    verdict, said = decide(sample, effect(sample)["interval"], page_trend(sample))
+    verdict, said = decide(sample, effect(sample), page_trend(sample))
     assert verdict == "undecided" and reason in said
 
 

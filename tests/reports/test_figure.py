@@ -6,48 +6,23 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 from PIL import Image
 
 from reports import words
-from reports.curves import CSV_COLUMNS, Drawing, draw_curves
+from reports.curves import CSV_COLUMNS
+from reports.drawing import Drawing
 from reports.errors import NothingToReport, ReportError
 from reports.files import save_figure
 from reports.frames import Reading
 from reports.page import Page
 
-from .synthetic import FakeRun
-from .test_claims import case
+from .pictures import assert_nothing_cut_or_overlapping, texts
+from .synthetic import corruption, draw_case
+from .synthetic import v_then_u as case
 
 
 def drawing(seeds: int = 4, scale: str = "cpu") -> Drawing:
-    return draw_curves(*case(range(seeds), scale=scale), FakeRun())
-
-
-def texts(figure: Drawing) -> str:
-    return " ".join(text.get_text() for text in figure.figure.findobj(Text))
-
-
-def assert_nothing_cut_or_overlapping(figure: Drawing) -> None:
-    """Every text lies on the page, and no line of text touches another or the axes."""
-    canvas = FigureCanvasAgg(figure.figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    page = figure.figure.bbox
-    lines = [t.get_window_extent(renderer) for t in figure.figure.texts]
-    frames = [ax.get_tightbbox(renderer) for ax in figure.figure.axes]
-    frames += [legend.get_window_extent(renderer) for legend in figure.figure.legends]
-    for box in (*lines, *frames):
-        assert box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1
-    for i, line in enumerate(lines):
-        for other in [*lines[i + 1 :], *frames]:
-            # glyph boxes of neighbouring lines may touch by a pixel
-            gap_x = max(line.x0, other.x0) - min(line.x1, other.x1)
-            gap_y = max(line.y0, other.y0) - min(line.y1, other.y1)
-            assert gap_x > -1.5 or gap_y > -1.5, (line, other)
-    for i, frame in enumerate(frames):
-        assert not any(frame.overlaps(other) for other in frames[i + 1 :])
+    return draw_case(*case(range(seeds), scale=scale))
 
 
 def test_files(tmp_path: Path) -> None:
@@ -65,7 +40,7 @@ def test_files(tmp_path: Path) -> None:
 
 def test_csv_is_what_is_drawn() -> None:
     resolved, frame, protocols = case(range(3))
-    drawn = draw_curves(resolved, frame, protocols, FakeRun())
+    drawn = draw_case(resolved, frame, protocols)
     wanted = frame[(frame["metric"] == "frechet_pixel") & (frame["nfe"] == 1)]
     assert len(drawn.points) == len(wanted) and set(drawn.points["nfe"]) == {1}
     assert set(drawn.points["evaluation"]) == set(wanted["evaluation"])
@@ -99,7 +74,7 @@ def test_caption_says_what_is_missing() -> None:
     resolved, frame, protocols = case(range(4))
     lost = (frame["arm"] == "v20") & (frame["panel"] == "top") & frame["seed"].isin([1, 2])
     frame.loc[lost & (frame["stage_epoch"] >= 30), "value"] = np.nan
-    drawn = draw_curves(resolved, frame, protocols, FakeRun())
+    drawn = draw_case(resolved, frame, protocols)
     assert drawn.missing == ["top v20: 8 points (seeds 1–2)"]
     said = texts(drawn)
     assert "8 of 420 points not measured yet: top v20: 8 points (seeds 1–2)." in said
@@ -110,7 +85,7 @@ def test_caption_says_what_is_missing() -> None:
 def test_half_finished_study(tmp_path: Path) -> None:
     resolved, frame, protocols = case(range(3))
     frame.loc[(frame["panel"] == "bottom") | (frame["seed"] > 0) | (frame["epoch"] > 10), "value"] = np.nan
-    drawn = draw_curves(resolved, frame, protocols, FakeRun())
+    drawn = draw_case(resolved, frame, protocols)
     assert len(save_figure(drawn, tmp_path, "fig")) == 4 and len(drawn.missing) == 11
     assert_nothing_cut_or_overlapping(drawn)
 
@@ -120,7 +95,7 @@ def test_everything_that_must_be_said_is_said() -> None:
     said = texts(drawn)
     for part in (
         "1-NFE Fréchet distance, pixel space", "epochs from the root (40 steps each)",
-        "4 seeds at every point",
+        "4 seeds behind every point",
         "5000 samples", "EMA weights", "20261120T120501-1a2b3c of 2026-11-20", "Fig. 2, Sec. 4.1, App. A",
         "mlp (width", "joint (control)", "ordinary MeanFlow training", "Assumptions at this scale",
     ):  # fmt: skip
@@ -148,7 +123,7 @@ def test_layout_holds_at_any_length() -> None:
         "scale_assumptions": (),
         "panels": {k: p.model_copy(update={"title": long}) for k, p in resolved.panels.items()},
     }
-    assert_nothing_cut_or_overlapping(draw_curves(resolved.model_copy(update=update), frame, protocols, FakeRun()))
+    assert_nothing_cut_or_overlapping(draw_case(resolved.model_copy(update=update), frame, protocols))
 
 
 def test_one_panel_and_many_arms() -> None:
@@ -159,24 +134,34 @@ def test_one_panel_and_many_arms() -> None:
         rows[rows["arm"] == "v20"].assign(arm=f"v{n}", attributes=[{"v_epochs": n}] * (rows["arm"] == "v20").sum())
         for n in range(30)
     ]
-    drawn = draw_curves(top, pd.concat(many), protocols, FakeRun())
+    drawn = draw_case(top, pd.concat(many), protocols)
     assert len(drawn.figure.axes) == 2
     assert_nothing_cut_or_overlapping(drawn)
 
 
 def test_small_ranges_are_linear() -> None:
     resolved, frame, protocols = case(range(2))
-    drawn = draw_curves(resolved, frame.assign(value=frame["value"] % 3 - 1), protocols, FakeRun())
+    drawn = draw_case(resolved, frame.assign(value=frame["value"] % 3 - 1), protocols)
     assert [ax.get_yscale() for ax in drawn.figure.axes] == ["linear", "linear"]
     assert_nothing_cut_or_overlapping(drawn)
+
+
+def test_legend_is_labelled_by_attributes() -> None:
+    resolved, frame, protocols = corruption(range(2))
+    said = texts(draw_case(resolved, frame, protocols))
+    assert "σ = 0.64 (the paper's k = 0.01)" in said and "no_v (control)" in said
+    assert "dashed: earlier stages" not in said
+    wrong = resolved.figure.model_copy(update={"label": "{mu}"})  # type: ignore[union-attr]
+    with pytest.raises(ReportError, match=r"'\{mu\}' does not fit an arm with sigma 0, k 0"):
+        draw_case(resolved.model_copy(update={"figure": wrong}), frame, protocols)
 
 
 def test_nothing_measured() -> None:
     resolved, frame, protocols = case([0])
     with pytest.raises(NothingToReport, match=r"no measured point.*study run obs_v_then_u --scale cpu"):
-        draw_curves(resolved, frame.assign(value=np.nan), protocols, FakeRun())
+        draw_case(resolved, frame.assign(value=np.nan), protocols)
     with pytest.raises(ReportError, match="declares no figure"):
-        draw_curves(resolved.model_copy(update={"figure": None}), frame, protocols, FakeRun())
+        draw_case(resolved.model_copy(update={"figure": None}), frame, protocols)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +170,11 @@ def test_nothing_measured() -> None:
         ("frechet_pixel", 1, "jump", "1-NFE Fréchet distance, pixel space"),
         ("frechet_pixel", 32, "euler", "32-NFE (euler) Fréchet distance, pixel space"),
         ("kid_digits_cnn", 1, "jump", "1-NFE kernel distance (KID), digits-CNN features"),
-        ("v_error", 1, "jump", "relative error of v"),
-        ("u_error[0.1,0.3]", 1, "jump", "relative error of u, Δt from 0.1 to 0.3"),
-        ("u_error[1,1]", 1, "jump", "relative error of u, Δt = 1"),
+        ("frechet_coarse", 1, "jump", "1-NFE Fréchet distance, block means"),
+        ("v_error", 1, "jump", "true error of v (relative)"),
+        ("u_error[0.1,0.3]", 1, "jump", "true error of u, Δt from 0.1 to 0.3 (relative)"),
+        ("u_error[1,1]", 1, "jump", "true error of u, Δt = 1 (relative)"),
+        ("task_affinity[0.1,0.3]", 1, "jump", "task affinity of the v- and u-loss (cosine), Δt from 0.1 to 0.3"),
         ("mine", 1, "jump", "mine"),
     ],
 )

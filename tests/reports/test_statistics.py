@@ -41,8 +41,8 @@ def test_no_t_without_variation(a: list[float], b: list[float]) -> None:
 
 
 def test_agreement_is_exact() -> None:
-    k, (low, high) = st.agreement(np.array([-1.0, -2.0, -0.5, 0.0]), -1)
-    assert k == 3  # a tie does not agree
+    k, (low, high) = st.agreement(np.array([True, True, True, False]))
+    assert k == 3
     assert (low, high) == pytest.approx((0.19412, 0.99369), abs=1e-5)
 
 

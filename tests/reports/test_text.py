@@ -6,7 +6,8 @@ from rich.console import Console
 
 from reports.text import markdown, number, plain, show, span
 
-from .test_claims import case, judged
+from .synthetic import v_then_u as case
+from .test_claims import judged
 
 
 def test_numbers() -> None:

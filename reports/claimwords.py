@@ -1,0 +1,66 @@
+"""What was declared of a claim, and how its metrics agree, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.verdicts import Outcome
+from reports.words import DISTANCES, metric_name
+from studies.schema import Claim
+
+MEANINGLESS = "this scale is for checking that everything runs; its numbers mean nothing"
+SUMMARIES = {"end": "value at the end", "average": "mean of the points", "rises": "sum of rises"}
+
+
+def declared(claim: Claim) -> str:
+    """The claim's test in words."""
+    number = SUMMARIES.get(claim.summary, "mean")
+    if claim.summary == "mean" and claim.window is not None:
+        number = f"mean over epochs {claim.window[0]:g} to {claim.window[1]:g}"
+    where = f"{number} of {claim.stage or 'the last stage'} (panel {claim.panel})"
+    if claim.arms is None or claim.test == "trend":
+        among = "".join(f", among arms with {name} {value}" for name, value in claim.among.items())
+        return (
+            f"{where}: {claim.direction} in {claim.over}{among}; Page's trend test over seeds, "
+            f"confirmed by Student's t of the per-seed slopes, α = {claim.alpha:g}"
+        )
+    a, b = claim.arms
+    if claim.test == "equivalence":
+        size = f"{100 * (claim.margin or 0):g} % of the mean of {b}"
+        return f"{where}: {a} − {b} within ±{size}; two one-sided t tests paired by seed, α = {claim.alpha:g}"
+    side = "below" if claim.direction == "decreasing" else "above"
+    return f"{where}: {a} − {b} {side} 0; Student's t paired by seed, two-sided, α = {claim.alpha:g}"
+
+
+def compared_words(outcomes: Sequence[Outcome]) -> str:
+    """Whether the truth agrees with the primary metric, and where secondary metrics say other than it."""
+    primary = outcomes[0]
+    if primary.reason == MEANINGLESS:
+        return ""
+    truth = next((o for o in outcomes if o.role == "truth"), None)
+    said = [truth_words(primary, truth)] if truth else []
+    other: dict[str, list[str]] = {}
+    for o in outcomes:
+        if o.role == "secondary" and o.verdict != primary.verdict and o.n >= 2:
+            other.setdefault(o.verdict, []).append(o.metric)
+    if other:
+        listed = "; ".join(f"{verdict} by {', '.join(metrics)}" for verdict, metrics in other.items())
+        said.append(f"The metrics disagree: {primary.verdict} by {primary.metric} (primary), but {listed} (secondary).")
+    return " ".join(said)
+
+
+def truth_words(primary: Outcome, truth: Outcome) -> str:
+    """How the verdict by the truth stands to that by the primary metric."""
+    if truth.n < 2:
+        return f"By the truth ({truth.metric}) there is no verdict yet: {truth.reason}."
+    if truth.verdict == primary.verdict:
+        return "The truth agrees." if truth.verdict != "undecided" else "By the truth it is undecided as well."
+    what = "the distance" if primary.metric.partition("_")[0] in DISTANCES else f"{primary.metric}"
+    if truth.verdict == "undecided":
+        end = f"the truth does not decide what {what} does"
+    elif primary.verdict == "undecided":
+        end = f"the truth decides what {what} does not"
+    else:
+        end = f"{what} and the truth disagree"
+    name = f"{metric_name(truth.metric)} ({truth.metric})"
+    return f"Judged by the {name} the claim is {truth.verdict}, by {primary.metric} {primary.verdict}: {end}."

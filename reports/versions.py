@@ -1,0 +1,96 @@
+"""Which numbers a figure shows: those it declares, the true errors in their place, or any metric asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reports.errors import ReportError
+from reports.frames import Reading, find
+from reports.words import family_of
+from studies.schema import Bars, Curves, ResolvedStudy
+
+
+@dataclass(frozen=True)
+class Version:
+    """``metric`` and ``nfe`` belong to the kind ``other``; what is None is as the figure declares."""
+
+    kind: Literal["declared", "truth", "other"] = "declared"
+    metric: str | None = None
+    nfe: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What the names of the version's files end in: ``_truth``, ``_u_error_0.1-0.3``."""
+        if self.kind == "other":
+            metric = re.sub(r"[^A-Za-z0-9.\-]+", "_", (self.metric or "").replace(",", "-")).strip("_")
+            return "".join(f"_{part}" for part in (metric, f"{self.nfe}nfe" if self.nfe else "") if part)
+        return "_truth" if self.kind == "truth" else ""
+
+
+DECLARED = Version()
+TRUTH = Version("truth")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One metric of a figure, how it is called where several stand side by side, and the most it could be."""
+
+    reading: Reading
+    label: str = ""
+    ceiling: Reading | None = None
+
+
+def has_truth(study: ResolvedStudy, figure: Curves | Bars, found: Sequence[Reading]) -> bool:
+    """Whether the study measures at its scale what the figure's truth version shows, and shows nothing else already."""
+    measured = {r.metric for r in found}
+    if isinstance(figure, Bars) and figure.metrics:
+        return bool(measured & set(figure.true_metrics))
+    return study.truth in measured - {figure.metric or study.primary}
+
+
+def shown(study: ResolvedStudy, figure: Curves | Bars, found: Sequence[Reading], version: Version) -> list[Shown]:
+    """The metrics that a version of a figure shows: one, unless several stand along x.
+
+    Raises: ReportError that lists what was measured.
+    """
+    if isinstance(figure, Bars) and figure.metrics:
+        return _side_by_side(figure, found, version)
+    if version.kind == "truth":
+        return [Shown(find(found, study.truth or study.primary))]
+    metric = version.metric or figure.metric or study.primary
+    nfe: int | None = version.nfe or figure.nfe
+    if version.kind == "other" and version.nfe is None and all((r.metric, r.nfe) != (metric, nfe) for r in found):
+        nfe = None  # at whatever NFE it is measured
+    solver = figure.solver if isinstance(figure, Bars) and version.kind == "declared" else None
+    return [Shown(find(found, metric, nfe, solver))]
+
+
+def _side_by_side(figure: Bars, found: Sequence[Reading], version: Version) -> list[Shown]:
+    """Several metrics along x. Another metric may be named with its range or without, for all of its ranges."""
+    labels = dict(zip((family_of(m)[1] for m in figure.metrics), figure.metric_labels, strict=False))
+    if version.kind == "declared":
+        ceilings = figure.ceilings or (None,) * len(figure.metrics)
+        readings = [find(found, metric, figure.nfe, figure.solver) for metric in figure.metrics]
+        tops = [next((r for r in found if r.metric == ceiling), None) for ceiling in ceilings]
+    else:
+        wanted = figure.true_metrics if version.kind == "truth" else [version.metric or family_of(figure.metrics[0])[0]]
+        other = version.kind == "other"
+        readings = [r for m in wanted for r in found if r.metric == m or (other and family_of(r.metric)[0] == m)]
+        readings = [r for r in readings if version.nfe in (None, r.nfe)] or [find(found, wanted[0], version.nfe)]
+        tops = [None] * len(readings)
+    return [Shown(r, labels.get(family_of(r.metric)[1], r.metric), top) for r, top in zip(readings, tops, strict=True)]
+
+
+def label_of(template: str | None, value: object, attributes: dict[str, int | float | str]) -> str:
+    """A legend's label: the template filled in with an arm's attributes, else the value coloured by.
+
+    Raises: ReportError where the template asks for what the arm has not.
+    """
+    try:
+        return str(value) if template is None else template.format(**attributes)
+    except (KeyError, IndexError, ValueError) as error:
+        known = ", ".join(f"{k} {v}" for k, v in attributes.items())
+        raise ReportError(f"the figure's label '{template}' does not fit an arm with {known}: {error}") from None
