@@ -173,7 +173,7 @@ class Spec:
 
 
 def non_defaults(model: BaseModel) -> dict[str, Any]:
-    """The fields of a pydantic model whose values differ from their defaults, JSON-ready, parameters inside likewise."""
+    """The fields of a pydantic model whose values differ from their defaults, JSON-ready, in depth."""
     dumped = model.model_dump(mode="json")
     out = {}
     for name, field in type(model).model_fields.items():

@@ -25,10 +25,12 @@ RULE = (
 
 
 class Judged(Record):
-    """The verdict on a claim by one metric."""
+    """The verdict on a claim by one metric, with the effect it rests on (absolute, and in % of the baseline)."""
 
     metric: str
     verdict: Judgement
+    effect: float | None = None
+    effect_percent: float | None = None
     n: int
     planned_n: int
 
@@ -111,7 +113,8 @@ def _line(name: str, verdict: Verdict | None) -> ClaimLine:
         return ClaimLine(study=study, claim=claim)
 
     def judged(outcome: Outcome) -> Judged:
-        return Judged(metric=outcome.metric, verdict=outcome.verdict, n=outcome.n, planned_n=verdict.planned_n)
+        facts = {k: getattr(outcome, k) for k in ("metric", "verdict", "effect", "effect_percent", "n")}
+        return Judged(**facts, planned_n=verdict.planned_n)
 
     truth = judged(verdict.truth) if verdict.truth else None
     return ClaimLine(study=study, claim=claim, primary=judged(verdict.primary), truth=truth)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reports.claimwords import MEANINGLESS
 from reports.implications import RULE, Judged, SumUp, Tally
-from reports.text import aligned, escaped, markdown_table
+from reports.text import aligned, escaped, markdown_table, number
 
 COLUMNS = ("study", "claim", "by the primary metric", "by the truth")
 
@@ -26,7 +26,9 @@ def _cell(judged: Judged | None) -> str:
     if judged is None:
         return "–"
     seeds = f"{judged.n}" if judged.n == judged.planned_n else f"{judged.n} of {judged.planned_n}"
-    return f"{judged.verdict} ({judged.metric}, n = {seeds})"
+    percent = f" ({number(judged.effect_percent, ' %')})" if judged.effect_percent is not None else ""
+    effect = f": {number(judged.effect)}{percent}" if judged.effect is not None else ""
+    return f"{judged.verdict}{effect}; {judged.metric}, n = {seeds}"
 
 
 def findings(one: SumUp) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from reports.implications import RULE, Judged, sum_up, tally
 from reports.implicationtext import findings, markdown, plain
+from reports.text import number
 from reports.verdicts import Judgement
 from studies.errors import StudyError
 from studies.implications import load_implications
@@ -70,9 +71,13 @@ def test_sums_up_by_the_primary_and_by_the_truth() -> None:
     for part in (
         "Implication of Sec. 4.2 (no_large_gaps_early): SUPPORTED at scale truth; by the truth MIXED",
         "By the primary metrics: supported; 8 of 8 claims judged: 8 supported, 0 contradicted, 0 undecided.",
-        "contradicted (v_error, n = 8)", "supported (frechet_pixel, n = 8)", "FLAG  f", RULE,
+        "; v_error, n = 8", "; frechet_pixel, n = 8", "FLAG  f", RULE,
     ):  # fmt: skip
         assert part in said, part
+    for verdict in verdicts:  # each cell has the verdict with its effect
+        effect, percent = verdict.primary.effect, verdict.primary.effect_percent
+        assert f"{verdict.primary.verdict}: {number(effect)}" in said
+        assert percent is None or f"({number(percent, ' %')})" in said
     rows = [line for line in markdown([one], ["a | b"]).splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 8 and len({row.count("|") for row in rows}) == 1
 
@@ -99,4 +104,4 @@ def test_seeds_that_are_missing_are_shown() -> None:
     frame.loc[lost, "value"] = float("nan")
     verdicts = list(judged(resolved, frame, protocols).values())
     one = sum_up(IMPLICATIONS["small_gaps_early"], "truth", {"obs_task_affinity": verdicts})
-    assert "supported (task_affinity[0.1,0.3], n = 3 of 4)" in plain([one], [])
+    assert "; task_affinity[0.1,0.3], n = 3 of 4" in plain([one], [])
