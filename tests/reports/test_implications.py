@@ -74,7 +74,8 @@ def test_sums_up_by_the_primary_and_by_the_truth() -> None:
         "; v_error, n = 8", "; frechet_pixel, n = 8", "FLAG  f", RULE,
     ):  # fmt: skip
         assert part in said, part
-    for verdict in verdicts:  # each cell has the verdict with its effect
+    concerned = {line.claim for line in one.claims}
+    for verdict in (v for v in verdicts if v.claim in concerned):  # each cell has the verdict with its effect
         effect, percent = verdict.primary.effect, verdict.primary.effect_percent
         assert f"{verdict.primary.verdict}: {number(effect)}" in said
         assert percent is None or f"({number(percent, ' %')})" in said
