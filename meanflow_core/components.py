@@ -267,16 +267,14 @@ class KIDParams(Params):
 class VErrorParams(Params):
     """Relative error of v = u_θ(z, t, t) against the data set's exact v: √(Σ‖v_θ − v‖² / Σ‖v‖²), t uniform.
 
-    With ``guidance`` against the field that training with it has as its fixed point; for conditional networks.
+    With ``guidance`` against the field that training with it has as its fixed point; for conditional networks. Points
+    of a stage that trains with guidance get it from there (`Protocol.of`), under the same label.
     """
 
     guidance: Guidance | None = None
 
     def needs_check(self) -> bool:
         return True
-
-    def label(self, name: str) -> str:
-        return name if self.guidance is None else f"{name}_guided"
 
 
 @register("metric", "u_error", version=1, impl="meanflow_core.evaluation.truth:UError")
@@ -300,8 +298,7 @@ class UErrorParams(Params):
         return True
 
     def label(self, name: str) -> str:
-        suffix = "" if self.guidance is None else "_guided"
-        return f"{name}{suffix}[{self.lo:g},{self.hi:g}]"
+        return f"{name}[{self.lo:g},{self.hi:g}]"
 
 
 @register("metric", "task_affinity", version=1, impl="meanflow_core.affinity:TaskAffinity")

@@ -98,3 +98,26 @@ def test_every_point_has_its_own_key_unless_it_is_the_same_measurement() -> None
 def test_bad_declarations(override: str, words: str) -> None:
     with pytest.raises(StudyError, match=words):
         expand(study(*BARE, override))
+
+
+def test_what_is_trained_with_guidance_is_measured_against_the_guided_field() -> None:
+    """Stage by stage, and only where the metric knows of guidance and the study says no other."""
+    guided = "dynamics.guidance={cfg_omega: 1.0, cfg_kappa: 0.5}"
+    source = load_source("obs_gap_restriction")
+    plain, all_guided, u_plain = (
+        {
+            (p.stage, p.protocol.metric_label): p.protocol
+            for arm in expand_seed(resolve(source, "truth", overrides), 0)
+            for p in arm.points
+            if arm.name == "pretrained_01_03"
+        }
+        for overrides in ((), (guided,), (guided, "stages.1.guidance=null"))
+    )
+    assert plain.keys() == all_guided.keys() == u_plain.keys()
+    for (stage, label), protocol in all_guided.items():
+        true_error = "error" in label
+        assert (protocol.key != plain[stage, label].key) == true_error
+        if true_error:
+            assert protocol.metric.params.guidance.effective_omega == 2.0
+        expected = plain if stage == "u_finetune" else all_guided
+        assert u_plain[stage, label].key == expected[stage, label].key
