@@ -11,6 +11,13 @@ def choose_device(kind: str) -> torch.device:
     return torch.device(auto if kind == "auto" else kind)
 
 
+def missing_device(kind: str) -> list[str]:
+    """What is missing to run on a device, in words; empty if it is there."""
+    if kind != "cuda" or torch.cuda.is_available():
+        return []
+    return ["no CUDA GPU is there that torch can use; choose another --scale, or -o device=auto --as NAME"]
+
+
 def device_name(device: torch.device) -> str:
     """What the device is called in records, e.g. ``cpu`` or ``NVIDIA H100``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

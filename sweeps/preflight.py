@@ -1,4 +1,4 @@
-"""What is missing before a session can run, in words. Loads torch only where files of the user are needed."""
+"""What is missing before a session can run, in words. Loads torch only for GPUs, files and exact fields."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ def preflight(session: Session) -> list[str]:
     problems: list[str] = []
     if any(node.trajectory.dynamics.guidance is not None for node in session.tree):
         problems.append("guidance inside training is not built yet (dynamics.guidance)")
+    if any(study.device == "cuda" for study in session.studies):
+        from sweeps.device import missing_device
+
+        problems.extend(missing_device("cuda"))
     protocols = {p.key: p for arm in session.arms for p in (point.protocol for point in arm.points)}
     data: dict[str, Spec] = {}
     for node in session.tree:

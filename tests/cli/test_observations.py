@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.homes import study, succeeds
 
@@ -71,4 +72,12 @@ def test_an_observer_survives_being_asked_for_what_it_cannot_do(tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 2
     assert "the exact fields of the data 'digits' are not known" in done.stderr
+    assert not (tmp_path / "trajectories").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_trained(tmp_path: Path) -> None:
+    done = study("run", "obs_gap_restriction", "--scale", "gpu", home=tmp_path)
+    assert done.returncode == 2
+    assert "no CUDA GPU is there" in done.stderr
     assert not (tmp_path / "trajectories").exists()

@@ -114,8 +114,9 @@ def test_a_pipe_that_closes_early(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [["--help"], ["list"], ["plan", TINY], ["status"], ["claims", TINY], ["results", "--study", TINY],
-     ["report", TINY], ["run", TINY], ["run", TINY, "--seeds", "1", "-o", "stages=[]", "--as", "x"]],
+    [["--help"], ["list"], ["plan", TINY], ["status"], ["claims", TINY], ["implications"],
+     ["results", "--study", TINY], ["report", TINY], ["run", TINY],
+     ["run", TINY, "--seeds", "1", "-o", "stages=[]", "--as", "x"]],
     ids=lambda args: args[0],
 )  # fmt: skip
 def test_heavy_packages_stay_out(args: list[str | Path], copy: Path, tmp_path: Path) -> None:
