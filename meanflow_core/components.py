@@ -263,6 +263,11 @@ class KIDParams(Params):
         return f"{name}_{self.features}"
 
 
+# A true error is measured at as many points as a protocol has samples, but at no more than this. All arms are measured
+# at the same points, so their choice cancels in paired differences; integrating the marginal u takes seconds for them.
+TRUE_ERROR_POINTS = 2048
+
+
 @register("metric", "v_error", version=1, impl="meanflow_core.evaluation.truth:VError")
 class VErrorParams(Params):
     """Relative error of v = u_θ(z, t, t) against the data set's exact v: √(Σ‖v_θ − v‖² / Σ‖v‖²), t uniform.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from meanflow_core.components import TRUE_ERROR_POINTS
 from reports.frames import Reading, Run
 from reports.versions import Version
 from reports.words import NAMES, common_words, component_words, family_of
@@ -44,8 +45,10 @@ def measured_words(readings: Sequence[Reading]) -> str:
     """What was measured, how often and on which weights."""
     first = readings[0]
     weights = "EMA" if first.weights == "ema" else first.weights
-    drawn = "points" if family_of(first.metric)[0] in NAMES else "samples"
-    return f"Measured: {common_words(readings)}, {first.samples} {drawn}, {weights} weights."
+    family = family_of(first.metric)[0]
+    drawn = "points" if family in NAMES else "samples"
+    number = min(first.samples, TRUE_ERROR_POINTS) if family in ("v_error", "u_error") else first.samples
+    return f"Measured: {common_words(readings)}, {number} {drawn}, {weights} weights."
 
 
 def controls_words(study: ResolvedStudy, arms: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from meanflow_core.components import Guidance, UErrorParams, VErrorParams
+from meanflow_core.components import TRUE_ERROR_POINTS, Guidance, UErrorParams, VErrorParams
 from meanflow_core.config import Protocol
 from meanflow_core.data.fields import Fields
 from meanflow_core.evaluation.context import EvaluationContext
@@ -18,9 +18,6 @@ from meanflow_core.registry import BuildContext
 from meanflow_core.samplers import in_batches
 from meanflow_core.seeding import generator
 
-# Of a protocol's samples. All arms are measured at the same points, so their choice cancels in paired
-# differences; integrating the marginal u takes seconds for this many.
-MAX_POINTS = 2048
 BATCH = 512  # of points whose exact values are found together: larger ones do not fit a cache
 
 
@@ -58,7 +55,7 @@ class TrueError:
             raise EvaluationError(missing[0])
         if self.guidance is not None and not context.conditional:
             raise EvaluationError("a guided field is a class's, and this network takes no labels")
-        n = min(protocol.samples, MAX_POINTS)
+        n = min(protocol.samples, TRUE_ERROR_POINTS)
         key = cache_key(protocol.reference)
         p = exact_points(key, self.gap, n, protocol.seed, context.conditional, self.guidance)
         error = context.predict(p.z, p.r, p.t, p.y).double() - p.exact
