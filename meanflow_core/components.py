@@ -242,7 +242,7 @@ class FrechetParams(Params):
     features: FeatureSpace = "digits_cnn"
 
     def needs_check(self) -> bool:
-        return self.features == "inception"
+        return self.features != "pixel"
 
     def label(self, name: str) -> str:
         return f"{name}_{self.features}"
@@ -257,7 +257,7 @@ class KIDParams(Params):
     subset_size: PositiveInt = 1000
 
     def needs_check(self) -> bool:
-        return self.features == "inception"
+        return True
 
     def label(self, name: str) -> str:
         return f"{name}_{self.features}"
@@ -328,5 +328,6 @@ class TaskAffinityParams(GapRange):
         return self.quantity == "exact"
 
     def label(self, name: str) -> str:
-        suffix = "" if self.quantity == "mean_gradient" else f"_{self.quantity}"
-        return f"{name}{suffix}[{self.lo:g},{self.hi:g}]"
+        quantity = "" if self.quantity == "mean_gradient" else f"_{self.quantity}"
+        handling = "" if self.negative_r == "allow_negative" else f"_{self.negative_r}"
+        return f"{name}{quantity}{handling}[{self.lo:g},{self.hi:g}]"

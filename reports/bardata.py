@@ -40,7 +40,7 @@ def bars_of(figure: Bars, rows: pd.DataFrame) -> pd.DataFrame:
     Raises: ReportError where two arms would stand at the same place or one at none.
     """
     said = []
-    for _, group in rows.groupby(["label", "is_ceiling", "panel", "arm"], sort=False):
+    for _, group in rows.groupby(["label", "is_ceiling", "protocol", "panel", "arm"], sort=False):
         role = _role(figure, group)
         if role is not None:
             said += list(_dots(figure, group, role))

@@ -70,7 +70,8 @@ def shown(study: ResolvedStudy, figure: Curves | Bars, found: Sequence[Reading],
 
 def _side_by_side(figure: Bars, found: Sequence[Reading], version: Version) -> list[Shown]:
     """Several metrics along x. Another metric may be named with its range or without, for all of its ranges."""
-    labels = dict(zip((family_of(m)[1] for m in figure.metrics), figure.metric_labels, strict=False))
+    labels = dict(zip(figure.metrics, figure.metric_labels, strict=False))
+    ranges = {family_of(metric)[1]: label for metric, label in labels.items() if family_of(metric)[1]}
     if version.kind == "declared":
         ceilings = figure.ceilings or (None,) * len(figure.metrics)
         readings = [find(found, metric, figure.nfe, figure.solver) for metric in figure.metrics]
@@ -78,10 +79,15 @@ def _side_by_side(figure: Bars, found: Sequence[Reading], version: Version) -> l
     else:
         wanted = figure.true_metrics if version.kind == "truth" else [version.metric or family_of(figure.metrics[0])[0]]
         other = version.kind == "other"
-        readings = [r for m in wanted for r in found if r.metric == m or (other and family_of(r.metric)[0] == m)]
-        readings = [r for r in readings if version.nfe in (None, r.nfe)] or [find(found, wanted[0], version.nfe)]
+        named = [r for m in wanted for r in found if r.metric == m or (other and family_of(r.metric)[0] == m)]
+        first: dict[str, Reading] = {}  # of each metric
+        for reading in named:
+            if version.nfe in (None, reading.nfe):
+                first.setdefault(reading.metric, reading)
+        readings = list(first.values()) or [find(found, wanted[0], version.nfe)]
         tops = [None] * len(readings)
-    return [Shown(r, labels.get(family_of(r.metric)[1], r.metric), top) for r, top in zip(readings, tops, strict=True)]
+    said = [labels.get(r.metric, ranges.get(family_of(r.metric)[1], r.metric)) for r in readings]
+    return [Shown(*one) for one in zip(readings, said, tops, strict=True)]
 
 
 def label_of(template: str | None, value: object, attributes: dict[str, int | float | str]) -> str:
@@ -91,6 +97,6 @@ def label_of(template: str | None, value: object, attributes: dict[str, int | fl
     """
     try:
         return str(value) if template is None else template.format(**attributes)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
         known = ", ".join(f"{k} {v}" for k, v in attributes.items())
         raise ReportError(f"the figure's label '{template}' does not fit an arm with {known}: {error}") from None

@@ -118,9 +118,8 @@ def place_stages(
 def measured_epochs(stage: StageRun, every: int | None, first: int = 0) -> list[int]:
     """Epochs from the stage's start at which it is measured: its start, every so many, its end; from ``first`` on."""
     length = stage.stop_epoch - stage.start_epoch
-    if every is None:
-        return [length]
-    return [epoch for epoch in sorted({*range(0, length, every), length}) if epoch >= first]
+    epochs = {length} if every is None else {*range(0, length, every), length}
+    return sorted(epoch for epoch in epochs if epoch >= first)
 
 
 def checkpoint_at(stage: StageRun, step: int) -> Checkpoint:
@@ -172,13 +171,25 @@ def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> 
         points = tuple(_points(study, stages))
         arms.append(replace(blank, panel=control.panel, name=name, control=True, stages=stages, points=points))
     _unique(arms)
+    _measured(study, arms)
     return arms
+
+
+def _measured(study: ResolvedStudy, arms: Sequence[Arm]) -> None:
+    """Raises: StudyError for a measure that has no point in any arm."""
+    there = {(p.protocol.metric_label, p.protocol.nfe, p.protocol.solver) for arm in arms for p in arm.points}
+    for i, measure in enumerate(study.measure):
+        if (measure.metric_label, measure.nfe, measure.solver) not in there:
+            raise StudyError(
+                f"study '{study.study}', measure {i} ({measure.metric_label}): no arm has a stage with a point of it; "
+                "look at its 'stages', 'every_epochs' and 'from_epoch'"
+            )
 
 
 def _arm_name(study: ResolvedStudy, attributes: dict[str, Any]) -> str:
     try:
         return study.arm_name.format(**attributes)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
         known = ", ".join(attributes)
         raise StudyError(f"study '{study.study}': arm_name '{study.arm_name}': {error} (attributes: {known})") from None
 

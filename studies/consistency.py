@@ -34,6 +34,9 @@ def _of_figure(
         yield from _known(("figure", "colour_by"), "attribute", figure.colour_by, list(panel.arms))
     if figure.metric is not None:
         yield from _known(("figure", "metric"), "measured metric", figure.metric, metrics)
+    if isinstance(figure, Curves) or not figure.metrics:
+        solver = None if isinstance(figure, Curves) else figure.solver
+        yield from _at_nfe(study, ("figure", "nfe"), figure.metric or study.primary, figure.nfe, solver)
     if isinstance(figure, Curves):
         yield from _known(("figure", "stage"), "stage", figure.stage, stages)
         yield from _of_label(study, figure)
@@ -50,11 +53,13 @@ def _of_figure(
 
 
 def _of_label(study: ResolvedStudy, figure: Curves) -> Iterator[Problem]:
-    for panel in study.panels.values() if figure.label is not None else ():
+    arms = [a for panel in study.panels.values() for a in panel.attributes()] if figure.label is not None else []
+    for attributes in arms:
         try:
-            str(figure.label).format(**panel.attributes()[0])
-        except (KeyError, IndexError, ValueError) as error:
-            yield ("figure", "label"), f"not a format of the arms' attributes ({', '.join(panel.arms)}): {error}"
+            str(figure.label).format(**attributes)
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            yield ("figure", "label"), f"not a format of the arms' attributes ({', '.join(attributes)}): {error}"
+            return
 
 
 def _of_claim(
@@ -64,6 +69,7 @@ def _of_claim(
         yield from _known((*loc, "stage"), "stage", claim.stage, stages)
     if claim.metric is not None:
         yield from _known((*loc, "metric"), "measured metric", claim.metric, metrics)
+    yield from _at_nfe(study, (*loc, "nfe"), claim.metric or study.primary, claim.nfe, claim.solver)
     if claim.truth is not None and not claim.truth.startswith(names := tuple(c.name for c in components("metric"))):
         yield (*loc, "truth"), f"there is no metric '{claim.truth}' (there is: {', '.join(names)})"
     for arm in claim.arms or ():
@@ -75,6 +81,15 @@ def _of_claim(
             yield (*loc, "among"), f"no arm of '{claim.panel}' has {name} = {value} (there is: {values})"
 
 
+def _at_nfe(study: ResolvedStudy, loc: Loc, metric: str, nfe: int, solver: str | None) -> Iterator[Problem]:
+    """Whether a metric, if it is measured at all, is measured at this NFE (and by this solver)."""
+    found = [m for m in study.measure if m.metric_label == metric]
+    if found and all(m.nfe != nfe or solver not in (None, m.solver) for m in found):
+        there = ", ".join(f"{m.nfe} NFE ({m.solver})" for m in found)
+        how = f" ({solver})" if solver else ""
+        yield loc, f"'{metric}' is not measured at {nfe} NFE{how}, but at {there}"
+
+
 def _stages(study: ResolvedStudy) -> list[str]:
     chains = [study.stages, *(control.stages for control in study.controls.values())]
     return sorted({stage.name for chain in chains for stage in chain})
@@ -83,7 +98,7 @@ def _stages(study: ResolvedStudy) -> list[str]:
 def _arms(study: ResolvedStudy, panel: str) -> list[str]:
     try:
         named = [study.arm_name.format(**attributes) for attributes in study.panels[panel].attributes()]
-    except (KeyError, IndexError, ValueError):
+    except (LookupError, ValueError, AttributeError, TypeError):
         return []  # the expansion says what is wrong with arm_name
     return [*named, *(name for name, control in study.controls.items() if control.panel == panel)]
 

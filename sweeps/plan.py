@@ -62,9 +62,10 @@ def wanted_evaluations(node: Node, evaluated: set[str]) -> dict[int, list[Wanted
 def train_pieces(node: Node, have: Inventory, pass_through: Iterable[int]) -> Iterator[tuple[int, int]]:
     """The (start, stop] that must be trained so that every full checkpoint exists, and training passes through the
     steps given, where weights are to be kept or something is to be observed. Pieces never cross a branch point; each
-    starts at the nearest earlier full checkpoint."""
-    full = have.full.get(node.key, set())
-    need = sorted((node.full_steps - full) | set(pass_through))
+    starts at the nearest earlier full checkpoint, and is (s, s] where only a full checkpoint is to be observed."""
+    full, wanted = have.full.get(node.key, set()), set(pass_through)
+    yield from ((step, step) for step in sorted(wanted & full))
+    need = sorted((node.full_steps | wanted) - full)
     reached = {node.start_step, *full}
     pieces = []
     for low, high in pairwise(node.boundaries()):
@@ -100,7 +101,7 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
         observed, later = split_observed(wanted)
         without_weights = {s for s in later if s not in have.weights(t.key)}
         for start, stop in train_pieces(node, have, without_weights | set(observed)):
-            passed = {s for s in node.points if start < s <= stop or s == start == 0}
+            passed = {s for s in node.points if start < s <= stop or s == start == 0 or s == start == stop}
             train.append(
                 Job.model_validate(
                     {

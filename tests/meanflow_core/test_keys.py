@@ -20,7 +20,7 @@ from meanflow_core.config import (
     key_of,
     trajectory_key,
 )
-from meanflow_core.registry import Params
+from meanflow_core.registry import Params, parse_spec
 from tests.meanflow_core import registered
 
 BASE: dict[str, Any] = {"network": "mlp", "data": "digits"}
@@ -277,3 +277,22 @@ def test_dump_is_read_back(given_: dict[str, Any], seed: int) -> None:
 def test_equal_keys_mean_equal_dynamics(one: dict[str, Any], other: dict[str, Any]) -> None:
     a, b = Dynamics.model_validate(one), Dynamics.model_validate(other)
     assert (trajectory_key(None, a, 0) == trajectory_key(None, b, 0)) == (a == b)
+
+
+def test_a_task_affinity_is_named_by_all_that_tells_it_apart() -> None:
+    base = {"name": "task_affinity", "lo": 0.1, "hi": 0.3}
+    changes = [{}, {"quantity": "exact"}, {"negative_r": "clamp"}, {"quantity": "ceiling", "negative_r": "resample_t"}]
+    specs = [parse_spec("metric", base | change) for change in changes]
+    labels = [spec.params.label(spec.name) for spec in specs]
+    assert labels == [
+        "task_affinity[0.1,0.3]",
+        "task_affinity_exact[0.1,0.3]",
+        "task_affinity_clamp[0.1,0.3]",
+        "task_affinity_ceiling_resample_t[0.1,0.3]",
+    ]
+
+
+def test_metrics_that_not_all_data_suit_are_looked_at_before_training() -> None:
+    for metric in ({"name": "frechet", "features": "coarse"}, "frechet", "kid", "v_error", "u_error"):
+        assert parse_spec("metric", metric).params.needs_check()
+    assert not parse_spec("metric", {"name": "frechet", "features": "pixel"}).params.needs_check()

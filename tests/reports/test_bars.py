@@ -15,7 +15,7 @@ from reports.drawing import Drawing
 from reports.errors import NothingToReport, ReportError
 from reports.files import save_figure
 from reports.versions import TRUTH, Version
-from studies.schema import ResolvedStudy
+from studies.schema import Bars, ResolvedStudy
 
 from .pictures import assert_nothing_cut_or_overlapping, texts
 from .synthetic import corruption, draw_case, gap_restriction, task_affinity, v_then_u
@@ -188,3 +188,18 @@ def test_another_metric_by_its_ranges() -> None:
 )
 def test_names_of_files(version: Version, suffix: str) -> None:
     assert version.suffix == suffix and "/" not in version.suffix
+
+
+def test_metrics_without_ranges_stand_side_by_side_under_their_own_names() -> None:
+    resolved, frame, protocols = gap_restriction()
+    figure = Bars(
+        kind="bars", colour_by="arm", colour_label="arm", x_label="metric", nfe=32, solver="euler",
+        metrics=("frechet_pixel", "frechet_digits_cnn"), metric_labels=("pixels", "features"),
+    )  # fmt: skip
+    drawing = draw_case(resolved.model_copy(update={"figure": figure}), frame, protocols)
+    bars = drawing.points[drawing.points["role"] == "bar"]
+    assert bars.groupby("x")["metric"].unique().map(list).to_dict() == {
+        "pixels": ["frechet_pixel"],
+        "features": ["frechet_digits_cnn"],
+    }
+    assert (bars.groupby(["x", "colour"])["seed"].nunique() == 6).all()

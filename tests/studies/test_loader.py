@@ -157,6 +157,8 @@ def gap_study(*overrides: str) -> ResolvedStudy:
         ("claims.1.direction=null", "needs a 'direction'"),
         ("claims.1.truth=v_eror", "no metric 'v_eror'"),
         ("truth=v_error", "no measured metric 'v_error'"),
+        ("figure.nfe=7", r"'frechet_pixel' is not measured at 7 NFE \(euler\), but at 32 NFE \(euler\)"),
+        ("claims.0.solver=jump", r"not measured at 32 NFE \(jump\), but at"),
         ("figure.x=range", "no attribute 'range'"),
         ("figure.reference=v", "no arm 'v'"),
         ("figure.metrics=[frechet_pixel]", "along x stands either"),
@@ -165,6 +167,26 @@ def gap_study(*overrides: str) -> ResolvedStudy:
 def test_bad_overrides_of_figure_4(override: str, words: str) -> None:
     with pytest.raises(StudyError, match=words):
         gap_study(override)
+
+
+@pytest.mark.parametrize("label", ["{sigma.real.foo}", "{sigma[0]}", "{sigam}", "{sigma"])
+def test_a_label_that_is_no_format_is_refused(label: str) -> None:
+    with pytest.raises(StudyError, match="not a format of the arms' attributes"):
+        resolve(load_source("obs_v_corruption"), "cpu", [f'figure.label="{label}"'])
+
+
+@pytest.mark.parametrize("name", ["{arm.foo}", "{arm[x]}", "{amr}"])
+def test_an_arm_name_that_is_no_format_is_refused(name: str) -> None:
+    with pytest.raises(StudyError, match="arm_name"):
+        expand_seed(gap_study(f'arm_name="{name}"', "claims=[]", "figure=null"), 0)
+
+
+@pytest.mark.parametrize("measure", ["{every_epochs: 10, from_epoch: 500}", "{from_epoch: 41}"])
+def test_a_measure_without_a_point_is_refused(measure: str) -> None:
+    entry = "{metric: {name: frechet, features: pixel}, nfe: 32, solver: euler, " + measure[1:]
+    study = gap_study(f"measure=[{entry}]", "claims=[]", "figure=null")
+    with pytest.raises(StudyError, match="no arm has a stage with a point of it"):
+        expand_seed(study, 0)
 
 
 def test_what_an_observer_measures_is_of_the_weights_in_training() -> None:

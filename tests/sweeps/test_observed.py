@@ -123,6 +123,7 @@ def test_a_probe_at_a_checkpoint_costs_no_training(tmp_path: Path) -> None:
     at_the_end = MEASURE.replace("every_epochs: 10, from_epoch: 10, ", "")
     jobs = train(home, session(at_the_end))
     assert len(recorded(home)) == 3 * len(GAPS)
+    assert [job.steps for job in jobs] == [0, 0, 0], "the plan knows"
     steps = [
         json.loads((home.trajectory(job.trajectory).attempts / "0002" / "DONE.json").read_text())["steps"]
         for job in jobs
