@@ -54,7 +54,7 @@ class TaskAffinity(Probe):
     """
 
     def __init__(self, params: TaskAffinityParams, context: BuildContext) -> None:
-        pass  # every protocol brings its own parameters
+        """Nothing to keep: every protocol brings its own parameters."""
 
     def preflight(self, protocol: Protocol) -> list[str]:
         """What stands in the way of a protocol, in words; empty if nothing does."""

@@ -169,7 +169,20 @@ class GradNormParams(Params):
 NegativeR = Literal["clamp", "resample_t", "allow_negative"]
 
 
-class GapRange(Params):
+class Interval(Params):
+    """An interval [lo, hi] of times or gaps."""
+
+    lo: float
+    hi: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lo > self.hi:
+            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
+        return self
+
+
+class GapRange(Interval):
     """A range [lo, hi] of gaps Δt = t − r, and what to do where the rescaled gap would give r = t − Δt < 0:
 
     - ``allow_negative``: nothing; r < 0 continues the path beyond the data. The letter of appendix A.
@@ -180,12 +193,6 @@ class GapRange(Params):
     lo: float = Field(ge=0.0, le=1.0)
     hi: float = Field(ge=0.0, le=1.0)
     negative_r: NegativeR = "allow_negative"
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.lo > self.hi:
-            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
-        return self
 
 
 @register("transform", "gap_restriction", version=1, impl="meanflow_core.gaps:GapRestriction")
@@ -209,7 +216,7 @@ class TargetCorruptionParams(Params):
         return self.relative_noise == 0
 
 
-class Guidance(Params):
+class Guidance(Interval):
     """Classifier-free guidance inside the target: v_g = ω·v + κ·u(z,t,t|y) + (1−ω−κ)·u(z,t,t|∅) for t in [lo, hi].
 
     ω is the value as it stands in the loss; the effective guidance is ω′ = ω / (1 − κ).
@@ -219,12 +226,6 @@ class Guidance(Params):
     cfg_kappa: float = Field(ge=0.0, lt=1.0)
     lo: float = Field(default=0.0, ge=0.0, le=1.0)
     hi: float = Field(default=1.0, ge=0.0, le=1.0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.lo > self.hi:
-            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
-        return self
 
     @property
     def effective_omega(self) -> float:
@@ -283,7 +284,7 @@ class VErrorParams(Params):
 
 
 @register("metric", "u_error", version=1, impl="meanflow_core.evaluation.truth:UError")
-class UErrorParams(Params):
+class UErrorParams(Interval):
     """Relative error of u_θ(z, r, t) against the exact u, with Δt uniform in [lo, hi] and t uniform in [Δt, 1].
 
     With ``guidance`` against the mean of the guided v along its own flow; for conditional networks.
@@ -292,12 +293,6 @@ class UErrorParams(Params):
     lo: float = Field(default=1.0, gt=0.0, le=1.0)
     hi: float = Field(default=1.0, gt=0.0, le=1.0)
     guidance: Guidance | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.lo > self.hi:
-            raise ValueError(f"lo ({self.lo}) must not exceed hi ({self.hi})")
-        return self
 
     def needs_check(self) -> bool:
         return True

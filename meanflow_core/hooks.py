@@ -6,6 +6,7 @@ unchanged. Both are registered components; an implementation is called with (par
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -125,15 +126,15 @@ class Measured:
     details: dict[str, float] = field(default_factory=dict)
 
 
-class Probe(Observer):
+class Probe(Observer, ABC):
     """An observer that measures between steps: the implementation of a metric whose parameters are ``observed``.
 
     It must change nothing (gradients at hand included) and draw no global random numbers.
     """
 
+    @abstractmethod
     def measure(self, situation: Situation, protocols: Sequence[Protocol]) -> Measured:
         """All protocols of this metric that are wanted at one step. Raises: EvaluationError with the reason."""
-        raise NotImplementedError
 
 
 class GradNorm(Observer):
