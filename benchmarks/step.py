@@ -76,7 +76,7 @@ def split_loss(net: nn.Module, b: Batch) -> Tensor:
     assert y is not None
     errors = []
     if n:
-        errors.append(squared_norm(v_error(net, z[:n], b.t[:n], y[:n], v_t[:n])))
+        errors.append(squared_norm(v_error(net(z[:n], b.t[:n], b.t[:n], y[:n]), v_t[:n])))
     if n < len(z):
         errors.append(squared_norm(u_error(net, z[n:], b.r[n:], b.t[n:], y[n:], v_t[n:], generic_jvp)))
     squared = torch.cat(errors)

@@ -185,12 +185,17 @@ def losses(situation: Situation, batch: Batch, exact: bool) -> Tensor:
 
 
 def exact_target(situation: Situation, batch: Batch) -> Tensor:
-    """v(z, t) where the batch trains v, else u(z, r, t): given the class for conditional networks, else marginal."""
+    """v(z, t) where the batch trains v, else u(z, r, t): given the class for conditional networks, else marginal; the
+    guided fields where training is guided."""
     fields, z = situation.data.exact, batch.z
     assert fields is not None  # checked before any work, with a message
     conditional = bool(getattr(situation.network, "conditional", False))
     y = batch.y.cpu() if conditional and batch.y is not None else None
     r, t = batch.r.cpu(), batch.t.cpu()
+    guidance = situation.objective.guidance
+    if guidance is not None and y is not None:
+        g = guidance
+        return (fields.guided_v(z.cpu(), t, y, g) if batch.v_rows else fields.guided_u(z.cpu(), r, t, y, g)).to(z)
     return (fields.v(z.cpu(), t, y) if batch.v_rows else fields.u(z.cpu(), r, t, y)).to(z)
 
 

@@ -141,12 +141,17 @@ class MeanFlowParams(Params):
     adaptive_c: PositiveFloat = 0.01
 
 
-@register("time_sampler", "logit_normal", version=1, impl="meanflow_core.times:build")
+@register("time_sampler", "logit_normal", version=1, impl="meanflow_core.times:logit_normal")
 class LogitNormalParams(Params):
     """Two independent logit-normal times, sorted so that t ≥ r."""
 
     mean: float = -0.4
     std: PositiveFloat = 1.0
+
+
+@register("time_sampler", "uniform", version=1, impl="meanflow_core.times:uniform")
+class UniformParams(Params):
+    """Two independent uniform times, sorted so that t ≥ r."""
 
 
 @register("optimiser", "adam", version=1, impl="meanflow_core.optim:build")
@@ -216,10 +221,68 @@ class TargetCorruptionParams(Params):
         return self.relative_noise == 0
 
 
+@register("transform", "min_snr", version=1, impl="meanflow_core.min_snr:MinSNR")
+class MinSNRParams(Params):
+    """Min-SNR weight α(t) of the v-loss, after adaptive normalisation (Eq. 8), SNR = ((1 − t)/t)². Readings:
+
+    - ``v_prediction``: min(SNR, γ) / (SNR + 1), as for the v-prediction of diffusion models;
+    - ``flow_matching``: t²·min(SNR, γ) = min((1 − t)², γt²), the same clamp of the data's error, derived for v = ε − x.
+
+    ``normalise`` divides by E[α(t)] over the times that train v, so that the v-loss keeps its share.
+    """
+
+    gamma: PositiveFloat = 5.0
+    reading: Literal["v_prediction", "flow_matching"] = "v_prediction"
+    normalise: bool = False
+
+
+@register("transform", "dtd", version=1, impl="meanflow_core.curriculum:DTD")
+class DTDParams(Params):
+    """Curriculum over t (denoising task difficulty; Eq. 9): stage n of N = ``clusters`` trains on t ≥ a_n, the n
+    noisiest clusters of time. A stage ends once the raw v-loss has not improved for ``patience`` steps in a row; the
+    last, a_N = 0, is ordinary training.
+
+    ``spacing``: ``uniform`` clusters, a_n = 1 − n/N, or ``equal_mass`` ones, a_n = F⁻¹(1 − n/N), F the law of one draw.
+    Logs ``dtd_stage`` and ``dtd_t_above``, also at the very step that ends a stage.
+    """
+
+    clusters: PositiveInt = 20
+    patience: PositiveInt = 200
+    spacing: Literal["uniform", "equal_mass"] = "uniform"
+
+    def is_identity(self) -> bool:
+        return self.clusters == 1
+
+    def problem_in(self, dynamics: Any) -> str | None:
+        return None if dynamics.v_rows else "'dtd' is paced by the v-loss, and with fm_ratio 0 there is none"
+
+
+@register("transform", "progressive_weight", version=1, impl="meanflow_core.progressive:Progressive", uses_horizon=True)
+class ProgressiveWeightParams(Params):
+    """Progressive weight of the u-loss, after adaptive normalisation (Eqs 8, 9): β(Δt, s) = 1 − s + λ·s·(1 − Δt),
+    λ = 1/E[1 − Δt] under the times in use.
+
+    ``schedule``, with k = ``schedule_power``: ``falling``, s = 1 − (i/T)^k, as in Sec. 5 (k > 1 stays longer with small
+    gaps); ``constant``, s = 1 throughout; ``rising``, s = (i/T)^k, the reverse. Logs ``schedule_s``.
+    """
+
+    schedule_power: PositiveFloat = 1.0
+    schedule: Literal["falling", "constant", "rising"] = "falling"
+
+    def reads_horizon(self) -> bool:
+        return self.schedule != "constant"
+
+    def problem_in(self, dynamics: Any) -> str | None:
+        if any(spec.name == "gap_restriction" for spec in dynamics.transforms):
+            return "'progressive_weight' takes λ from the time sampler, whose gaps 'gap_restriction' changes"
+        return None
+
+
 class Guidance(Interval):
     """Classifier-free guidance inside the target: v_g = ω·v + κ·u(z,t,t|y) + (1−ω−κ)·u(z,t,t|∅) for t in [lo, hi].
 
-    ω is the value as it stands in the loss; the effective guidance is ω′ = ω / (1 − κ).
+    ω is the value as it stands in the loss, given as ``cfg_omega``; or else the effective guidance ω′ = ω / (1 − κ) is
+    given, as ``effective_omega``. Never both: papers call either of them ω.
     """
 
     cfg_omega: float = Field(gt=0.0)
@@ -227,10 +290,30 @@ class Guidance(Interval):
     lo: float = Field(default=0.0, ge=0.0, le=1.0)
     hi: float = Field(default=1.0, ge=0.0, le=1.0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_omega(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        known = {name: value for name, value in given.items() if value is not None}
+        if "effective_omega" not in known:
+            return known
+        if "cfg_omega" in known:
+            raise ValueError("give cfg_omega (as it stands in the loss) or effective_omega = ω/(1 − κ), not both")
+        kappa, effective = known.get("cfg_kappa"), known.pop("effective_omega")
+        if not isinstance(kappa, int | float) or not isinstance(effective, int | float):
+            raise ValueError("effective_omega needs a number, and cfg_kappa beside it")
+        return {**known, "cfg_omega": round(effective * (1 - kappa), 12)}  # 2.5 · (1 − 0.92) is 0.2 in keys, too
+
     @property
     def effective_omega(self) -> float:
         """ω′ = ω / (1 − κ)."""
         return self.cfg_omega / (1 - self.cfg_kappa)
+
+    @property
+    def null_share(self) -> float:
+        """1 − ω − κ, the weight of the network without a label; 0 where it is 0 but for rounding."""
+        return round(1 - self.cfg_omega - self.cfg_kappa, 12)
 
 
 FeatureSpace = Literal["pixel", "digits_cnn", "coarse", "inception"]
@@ -326,3 +409,20 @@ class TaskAffinityParams(GapRange):
         quantity = "" if self.quantity == "mean_gradient" else f"_{self.quantity}"
         handling = "" if self.negative_r == "allow_negative" else f"_{self.negative_r}"
         return f"{name}{quantity}{handling}[{self.lo:g},{self.hi:g}]"
+
+
+@register("metric", "images", version=1, impl="meanflow_core.evaluation.images:Images")
+class ImagesParams(Params):
+    """The protocol's samples as pictures, kept beside the evaluation; its value is their contrast, the standard
+    deviation over all pixels (of 0 … 255).
+
+    Latents are decoded. Of other data, values from −``span`` to ``span`` become 0 … 255; what has neither one nor three
+    channels is shown by its first, in grey.
+    """
+
+    pictures: ClassVar[bool] = True
+
+    span: PositiveFloat = 1.0
+
+    def needs_check(self) -> bool:
+        return True

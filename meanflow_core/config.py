@@ -86,6 +86,17 @@ class Dynamics(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        for spec in self.specs():
+            if problem := spec.params.problem_in(self):
+                raise ValueError(problem)
+        if self.guidance is not None and not getattr(self.network.params, "conditional", True):
+            raise ValueError("guidance needs a network that takes labels (conditional: true)")
+        if self.guidance is not None and self.guidance.null_share and self.label_dropout == 0:
+            raise ValueError("guidance asks the network without a label, which label_dropout 0 never trains")
+        return self
+
     @property
     def v_rows(self) -> int:
         """How many rows of a batch have t = r."""

@@ -1,7 +1,8 @@
 """Useful FLOPs of a training step, counted from the architecture. Torch-free, so that planning needs no network.
 
 A multiply-add counts as 2. Unit: F, one forward pass of the network on one sample. A row that trains v costs 3F
-(forward 1, backward 2), a row that trains u costs 4F (and one tangent pass). Only matrix products are counted.
+(forward 1, backward 2), a row that trains u costs 4F (and one tangent pass). Guidance adds 1F to a guided row that
+trains v, whose own forward pass gives u(z, t, t | y), and 2F to one that trains u. Only matrix products are counted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ def data_shape(dynamics: Dynamics) -> tuple[int, ...]:
     if hasattr(params, "side"):
         return (params.channels, params.side, params.side)
     return (getattr(params, "dim", 1),)
+
+
+def class_count(dynamics: Dynamics) -> int | None:
+    """Number of classes of the data, from its parameters alone; None where it has no labels."""
+    known = {"digits": 10, "gmm": 10}
+    count: int = known.get(dynamics.data.name, getattr(dynamics.data.params, "classes", 1))
+    return count if count > 1 else None
 
 
 def mlp_forward(p: MLPParams, shape: tuple[int, ...]) -> float:
@@ -54,13 +62,25 @@ def forward_flops(network: Params, shape: tuple[int, ...]) -> float | None:
     return None
 
 
+def row_forwards(dynamics: Dynamics) -> tuple[float, float]:
+    """What a row that trains v and one that trains u cost, in F, on average over dropped labels.
+
+    Rows that guidance leaves out because of their t are counted as guided: an upper bound.
+    """
+    guidance = dynamics.guidance
+    if guidance is None:
+        return V_ROW, U_ROW
+    kept, null = 1 - dynamics.label_dropout, guidance.null_share != 0
+    return V_ROW + kept * null, U_ROW + kept * (null + (guidance.cfg_kappa != 0))
+
+
 def step_flops(dynamics: Dynamics) -> float | None:
-    """Useful FLOPs of one training step: F · (3 · v-rows + 4 · u-rows)."""
+    """Useful FLOPs of one training step: F · (3 · v-rows + 4 · u-rows), and what guidance adds."""
     f = forward_flops(dynamics.network.params, data_shape(dynamics))
     if f is None:
         return None
-    v = dynamics.v_rows
-    return f * (V_ROW * v + U_ROW * (dynamics.batch_size - v))
+    v, (v_row, u_row) = dynamics.v_rows, row_forwards(dynamics)
+    return f * (v_row * v + u_row * (dynamics.batch_size - v))
 
 
 def parameter_count(network: Params, shape: tuple[int, ...], num_classes: int | None) -> int | None:

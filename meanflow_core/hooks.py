@@ -29,7 +29,8 @@ class Batch:
     """What one step trains on. The first ``v_rows`` rows have r = t and train v, the others train u.
 
     Which data stands in which rows is random already (a random order, or fresh draws), so taking the first rows
-    is a random choice; dropped labels are drawn independently of it.
+    is a random choice; dropped labels are drawn independently of it. ``t_above`` is the bound that a curriculum holds
+    t above, 0 where there is none.
     """
 
     x: Tensor
@@ -38,6 +39,7 @@ class Batch:
     t: Tensor
     y: Tensor | None
     v_rows: int
+    t_above: float = 0.0
 
     @property
     def z(self) -> Tensor:
@@ -60,20 +62,25 @@ class Transform:
     ``uses_horizon=True``.
     """
 
+    def t_above(self, step: int) -> float:
+        """A bound a: times are drawn from their law above it (`meanflow_core.times`); of several, the highest."""
+        return 0.0
+
     def batch(self, step: int, batch: Batch) -> Batch:
         """May change times; rows before ``v_rows`` must keep r = t."""
         return batch
 
     def v_target(self, step: int, batch: Batch, target: Tensor) -> Tensor:
-        """May change the target of the v-loss, (v_rows, ...). The u-loss is untouched."""
+        """May change the target of the v-loss, (v_rows, ...), guided already. The u-loss is untouched."""
         return target
 
     def weights(self, step: int, batch: Batch, weights: Tensor) -> Tensor:
         """May change the per-sample weights (B,) that multiply the loss after adaptive normalisation (Eqs 8, 9)."""
         return weights
 
-    def after_step(self, step: int, terms: Terms) -> None:
-        """Sees the raw errors of the step, e.g. to pace a curriculum."""
+    def after_step(self, step: int, terms: Terms) -> dict[str, float]:
+        """Sees the raw errors of the step, e.g. to pace a curriculum. Returns what is to be logged at once."""
+        return {}
 
     def logged(self) -> dict[str, float]:
         """Named values for the log, about the batch that was last transformed."""

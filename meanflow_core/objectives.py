@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from meanflow_core.components import MeanFlowParams
+from meanflow_core.components import Guidance, MeanFlowParams
+from meanflow_core.guidance import guide
 from meanflow_core.hooks import Batch, Transform
 from meanflow_core.interpolant import per_row, squared_norm
 from meanflow_core.jvp import jvp
@@ -50,10 +51,9 @@ def u_target(v_t: Tensor, du_dt: Tensor, delta_t: Tensor) -> Tensor:
     return (v_t - per_row(delta_t, v_t) * du_dt).detach()
 
 
-def v_error(network: nn.Module, z: Tensor, t: Tensor, y: Tensor | None, target: Tensor) -> Tensor:
-    """e = u_θ(z_t, t, t) − v_t(z_t | eps), the error of L_v (Eq. 5), (B, ...)."""
-    out: Tensor = network(z, t, t, y) - target
-    return out
+def v_error(v_theta: Tensor, target: Tensor) -> Tensor:
+    """e = u_θ(z_t, t, t) − v_t(z_t | eps), the error of L_v (Eq. 5); all (B, ...)."""
+    return v_theta - target
 
 
 def u_error(
@@ -70,25 +70,32 @@ def u_error(
 class MeanFlow:
     """L_MF (Eq. 5) with the adaptive weight (Eq. 7); transforms weigh it afterwards (Eqs 8, 9).
 
-    The batch is split: the JVP is taken on the rows with r ≠ t only, the others cost an ordinary forward pass.
+    The batch is split: the JVP is taken on the rows with r ≠ t only, the others cost an ordinary forward pass. With
+    ``guidance`` both losses take v_g for v_t (`meanflow_core.guidance`); ``null_label`` is what a dropped label is.
     """
 
-    def __init__(self, params: MeanFlowParams) -> None:
+    def __init__(self, params: MeanFlowParams, guidance: Guidance | None = None, null_label: int | None = None) -> None:
         self.p, self.c = params.adaptive_p, params.adaptive_c
+        self.guidance, self.null_label = guidance, null_label
+        if guidance is not None and null_label is None:
+            raise ValueError("guidance needs labels, and the data have none: set guidance to null")
 
     def terms(self, network: nn.Module, batch: Batch, step: int = 0, transforms: Sequence[Transform] = ()) -> Terms:
         """Per-sample losses of a batch. The step's loss is their mean."""
         n, z, v_t = batch.v_rows, batch.z, batch.v_t
         y_v, y_u = (None, None) if batch.y is None else (batch.y[:n], batch.y[n:])
+        v_theta = network(z[:n], batch.t[:n], batch.t[:n], y_v) if n else None
+        velocity = v_t
+        if self.guidance is not None and self.null_label is not None:
+            velocity = guide(network, batch, self.guidance, self.null_label, v_theta)
         errors = []
-        if n:
-            target = v_t[:n]
+        if v_theta is not None:
+            target = velocity[:n]
             for transform in transforms:
                 target = transform.v_target(step, batch, target)
-            errors.append(squared_norm(v_error(network, z[:n], batch.t[:n], y_v, target)))
+            errors.append(squared_norm(v_error(v_theta, target)))
         if n < len(z):
-            e = u_error(network, z[n:], batch.r[n:], batch.t[n:], y_u, v_t[n:])
-            errors.append(squared_norm(e))
+            errors.append(squared_norm(u_error(network, z[n:], batch.r[n:], batch.t[n:], y_u, velocity[n:])))
         squared = torch.cat(errors)
         weights = adaptive_weight(squared, self.c, self.p)
         for transform in transforms:
@@ -97,4 +104,4 @@ class MeanFlow:
 
 
 def build(params: MeanFlowParams, context: BuildContext) -> MeanFlow:
-    return MeanFlow(params)
+    return MeanFlow(params, context.facts.get("guidance"), context.facts.get("null_label"))

@@ -45,6 +45,9 @@ class Params(BaseModel):
     observed: ClassVar[bool] = False
     """Of a metric: measured by an observer while training passes the step, since it needs the online weights."""
 
+    pictures: ClassVar[bool] = False
+    """Of a metric: it keeps pictures beside its value."""
+
     def needs_check(self) -> bool:
         """Whether a run must look first if the component can be used: files may be missing, or data unsuited."""
         return False
@@ -52,6 +55,14 @@ class Params(BaseModel):
     def is_identity(self) -> bool:
         """Of a transform: whether it changes nothing. Such a transform vanishes from the dynamics and their key."""
         return False
+
+    def reads_horizon(self) -> bool:
+        """Of a component registered with ``uses_horizon``: whether it does with these parameters."""
+        return True
+
+    def problem_in(self, dynamics: Any) -> str | None:
+        """Why it cannot be part of these dynamics (a `Dynamics`), in words; None where it can."""
+        return None
 
     def label(self, name: str) -> str:
         """Of a metric called ``name``: its short name in tables and study files."""
@@ -157,7 +168,7 @@ class Spec:
 
     @property
     def uses_horizon(self) -> bool:
-        return self.component.uses_horizon
+        return self.component.uses_horizon and self.params.reads_horizon()
 
     def canonical(self) -> list[Any]:
         """``[name, version, parameters that differ from the defaults]``, JSON-ready; this is what is hashed."""

@@ -28,10 +28,6 @@ class Diverged(RuntimeError):
     """Training produced a non-finite or exploding loss; it must not go on."""
 
 
-class NotBuilt(NotImplementedError):
-    """The dynamics ask for something that the trainer refuses to run, e.g. guidance."""
-
-
 def build_network(dynamics: Dynamics, data: DataSet, seed: int, device: torch.device | str = "cpu") -> nn.Module:
     """The network with its initial weights, a function of (architecture, seed) alone on every device."""
     with torch.random.fork_rng(devices=[]):
@@ -53,8 +49,6 @@ class Trainer:
         observers: Sequence[Spec] = (),
         divergence: float = 1e4,
     ) -> None:
-        if dynamics.guidance is not None:
-            raise NotBuilt("guidance inside training is not built yet: set guidance to null")
         self.dynamics, self.seed, self.device, self.divergence = dynamics, seed, torch.device(device), divergence
         self.step = 0
         self.data: DataSet = dynamics.data.build()
@@ -63,7 +57,7 @@ class Trainer:
         self.online = [p.data for p in self.network.parameters()]
         self.ema = [p.clone() for p in self.online]
         self.optimiser = dynamics.optimiser.build(named_parameters=list(self.network.named_parameters()))
-        self.objective = dynamics.objective.build()
+        self.objective = dynamics.objective.build(guidance=dynamics.guidance, null_label=self.data.num_classes)
         self.times = dynamics.time_sampler.build()
         self.transforms: list[Transform] = [
             spec.build(horizon_steps, rng=self._rng(f"transform/{spec.name}"), times=self.times)
@@ -79,13 +73,14 @@ class Trainer:
         d = self.dynamics
         x, y = self.data.batch(self.seed, step, d.batch_size, self.device)
         eps = torch.randn(x.shape, generator=self._rng("noise")(step), device=self.device)
-        r, t = self.times.draw(d.batch_size, self._rng("times")(step))
+        above = max((transform.t_above(step) for transform in self.transforms), default=0.0)
+        r, t = self.times.draw(d.batch_size, self._rng("times")(step), above)
         n = d.v_rows
         r = torch.cat([t[:n], r[n:]])
         if y is not None and self.data.num_classes is not None and d.label_dropout > 0:
             dropped = torch.rand(y.shape, generator=self._rng("labels")(step), device=self.device) < d.label_dropout
             y = torch.where(dropped, self.data.num_classes, y)
-        batch = Batch(x, eps, r, t, y, n)
+        batch = Batch(x, eps, r, t, y, n, above)
         for transform in self.transforms:
             batch = transform.batch(step, batch)
         return batch
@@ -97,7 +92,7 @@ class Trainer:
         return nullcontext()
 
     def advance(self, log: bool = False) -> dict[str, float]:
-        """Train one step. Returns the step's logged values if asked, else nothing.
+        """Train one step. Returns the step's logged values if asked, and what transforms have to say at once.
 
         Raises: Diverged, on logged steps, if the error is not finite or exceeds ``divergence`` times ‖v_t‖².
         """
@@ -111,7 +106,7 @@ class Trainer:
         self.optimiser.step(i)
         ema_update(self.ema, self.online, self.dynamics.ema_decay)
         for transform in self.transforms:
-            transform.after_step(i, terms)
+            values.update(transform.after_step(i, terms))
         self.step += 1
         return values
 

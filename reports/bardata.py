@@ -11,7 +11,7 @@ from reports.errors import ReportError
 from reports.frames import Reading, points
 from reports.summaries import SUMMARIES, per_seed
 from reports.versions import Shown
-from studies.schema import Bars
+from studies.figure import Bars
 
 Role = Literal["bar", "ceiling", "reference", "control"]
 COLUMNS = [

@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 from reports.axes import BELOW, GREY, beyond_a_decade, dress, linear, logarithmic, panel_rows
 from reports.page import Page
 from reports.statistics import Array, t_band
-from studies.schema import Bars, ResolvedStudy
+from studies.figure import Bars
+from studies.schema import ResolvedStudy
 
 HEIGHT = 3.4  # inches
 # blue, orange and green as in the paper, then others that can be told from the lines across

@@ -14,7 +14,7 @@ from reports.frames import readings
 from reports.page import Page
 from reports.versions import shown
 from reports.words import common_words, missing_arms, missing_words
-from studies.schema import Bars
+from studies.figure import Bars
 
 
 def draw_bars(subject: Subject, figure: Bars) -> Drawing:

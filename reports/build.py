@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from reports.errors import NothingToReport, ReportError
 from reports.ledger import read_verdicts, record_verdicts
 from reports.verdicts import Verdict, flags
-from studies.schema import Bars, ResolvedStudy
+from studies.figure import Bars
+from studies.schema import ResolvedStudy
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -94,7 +95,10 @@ def build_figure(
     from reports.versions import Version
 
     stored = load(engine, home, study=study, scale=scale, variant=variant, asked=asked)
-    subject = Subject(stored.study, stored.frame, stored.protocols, stored.run, variant, command=stored.command)
+    subject = Subject(
+        stored.study, stored.frame, stored.protocols, stored.run, variant, command=stored.command,
+        artefacts=_artefacts(engine, home, stored),
+    )  # fmt: skip
     missing: list[str] = []
     if metric or nfe:
         other = Version("other", metric, nfe)
@@ -106,6 +110,15 @@ def build_figure(
     files = [path for suffix, drawn in drawings.items() for path in save_figure(drawn, out, stem + suffix)]
     missing = [*(phrase for drawn in drawings.values() for phrase in drawn.missing), *missing]
     return FigureReport(files, list(dict.fromkeys(missing)), stored.run, stored.chosen)
+
+
+def _artefacts(engine: Engine, home: Home, stored: Stored) -> dict[str, Path]:
+    """The files of pictures that the study's evaluations have kept, by key."""
+    from results.queries import artefacts
+
+    kept = {m.metric_label for m in stored.study.measure if m.metric.params.pictures}
+    found = stored.frame["evaluation"][stored.frame["metric"].isin(kept)]
+    return artefacts(engine, home, list(found.unique())) if kept else {}
 
 
 def _draw_beside(drawings: dict[str, Drawing], engine: Engine, subject: Subject) -> list[str]:

@@ -11,19 +11,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from meanflow_core.config import key_of
-from reports.claimwords import MEANINGLESS, compared_words, declared
+from reports.claimwords import MEANINGLESS, compared_words, declared, implied
+from reports.errors import Unsuited
 from reports.frames import Protocols, Reading, Run, find, planned_seeds, points, readings
 from reports.predicates import Sample, decide, effect, page_trend, trend_notes
-from reports.summaries import Unsuited, arms_of, table
+from reports.summaries import arms_of, speedup_table, table
 from reports.verdicts import Outcome, Role, Verdict
-from studies.schema import Claim, ResolvedStudy
+from studies.claim import Claim
+from studies.schema import ResolvedStudy
 
 AFFINITY = "task_affinity"
 # Fields that claims have since verdicts were first recorded; in the hash only where they say something.
-LATER_FIELDS = ("stage", "direction", "among", "margin", "solver", "truth")
+LATER_FIELDS = ("stage", "direction", "among", "margin", "solver", "truth", "implies")
 
 
 def judge(
@@ -77,6 +80,7 @@ def _judge(
         alpha=claim.alpha,
         provisional=outcomes[0].n < len(seeds),
         disagreement=compared_words(outcomes),
+        implies=implied(claim, outcomes[0]),
         outcomes=outcomes,
     )
 
@@ -115,13 +119,10 @@ def outcome(
     """The claim's test under one reading; whatever stands in its way becomes the reason of an 'undecided'."""
     facts = {k: getattr(reading, k) for k in ("metric", "protocol", "nfe", "samples", "weights")}
     try:
-        arms = arms_of(claim, rows[rows["panel"] == claim.panel])
-        whole = table(claim, rows, [arm for arm, _ in arms]).dropna()
+        sample = _sample(claim, rows)
     except Unsuited as error:
         n, said = 0, MEANINGLESS if meaningless else f"cannot be tested: {error}"
         return Outcome(**facts, role=role, verdict="undecided", reason=said, n=n)
-    missing = tuple(seed for seed in seeds if seed not in whole.index)
-    sample = Sample(claim, whole.to_numpy(float), list(whole.columns), [level for _, level in arms])
     measured = effect(sample)
     trend = page_trend(sample) if claim.test == "trend" else None
     verdict, reason = decide(sample, measured, trend)
@@ -135,10 +136,22 @@ def outcome(
         verdict=verdict,
         reason=reason,
         notes=notes,
-        n=len(whole),
-        missing_seeds=missing,
+        n=len(sample.values),
+        missing_seeds=tuple(seed for seed in seeds if seed not in sample.seeds),
         trend=trend,
     )
+
+
+def _sample(claim: Claim, rows: pd.DataFrame) -> Sample:
+    """What the claim's test needs of the seeds whose points are all measured. Raises: Unsuited."""
+    if claim.test == "speedup":
+        whole = speedup_table(claim, rows).dropna()
+        over_itself = np.zeros(len(whole))  # log₂ of the speed-up of the second arm over itself
+        values = np.column_stack([whole["first"], over_itself])
+        return Sample(claim, values, list(claim.arms or ()), [None, None], list(whole.index), whole["lasting"].to_numpy())
+    arms = arms_of(claim, rows[rows["panel"] == claim.panel])
+    whole = table(claim, rows, [arm for arm, _ in arms]).dropna()
+    return Sample(claim, whole.to_numpy(float), list(whole.columns), [level for _, level in arms], list(whole.index))
 
 
 def _paper_scale(scale: str, paper_run: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reports.verdicts import Outcome
 from reports.words import DISTANCES, metric_name
-from studies.schema import Claim
+from studies.claim import Claim
 
 MEANINGLESS = "this scale is for checking that everything runs; its numbers mean nothing"
 SUMMARIES = {"end": "value at the end", "average": "mean of the points", "rises": "sum of rises"}
@@ -28,8 +28,21 @@ def declared(claim: Claim) -> str:
     if claim.test == "equivalence":
         size = f"{100 * (claim.margin or 0):g} % of the mean of {b}"
         return f"{where}: {a} − {b} within ±{size}; two one-sided t tests paired by seed, α = {claim.alpha:g}"
+    if claim.test == "speedup":
+        return (
+            f"curve of {claim.stage or 'the last stage'} (panel {claim.panel}): {a} reaches the final value of {b} sooner "
+            f"than {b} does; Student's t of log₂ of the speed-ups against 0, two-sided, α = {claim.alpha:g}"
+        )
     side = "below" if claim.direction == "decreasing" else "above"
     return f"{where}: {a} − {b} {side} 0; Student's t paired by seed, two-sided, α = {claim.alpha:g}"
+
+
+def implied(claim: Claim, primary: Outcome) -> str:
+    """What the claim says its verdict implies; nothing where there is no verdict, only numbers that mean nothing or too
+    few seeds."""
+    if primary.reason == MEANINGLESS or primary.n < 2:
+        return ""
+    return " ".join(claim.implies.get(primary.verdict, "").split())
 
 
 def compared_words(outcomes: Sequence[Outcome]) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import pandas as pd
 
 from reports import captions
+from reports.arrivals import arrivals_words
 from reports.drawing import Drawing, Subject, compose
 from reports.frames import points, readings
 from reports.page import Page
 from reports.panels import Look, add_panels, legend_handles, look_of
 from reports.versions import shown
 from reports.words import metric_words, missing_arms, missing_words
-from studies.schema import Curves
+from studies.figure import Curves
 
 CSV_COLUMNS = [
     "panel", "arm", "control", "seed", "stage", "epoch", "stage_epoch", "step", "metric", "nfe", "value",
@@ -56,6 +57,8 @@ def _how_to_read(rows: pd.DataFrame, look: Look) -> Iterator[str]:
         yield "One seed: no interval can be given."
     if rows["stage"].nunique() > 1:
         yield f"Solid: {look.figure.stage}, from the end of the stage before; dashed: earlier stages."
+    if found := look.arrivals:
+        yield arrivals_words(found)
     if look.log:
         yield "Lower row: the ends of the curves on a linear scale."
     yield captions.controls_words(look.study, set(rows["arm"][rows["control"].astype(bool)]))

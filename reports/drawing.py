@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -30,7 +31,8 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Subject:
-    """A study at one scale with what is stored of it. ``command`` is what continues it."""
+    """A study at one scale with what is stored of it. ``command`` is what continues it. ``artefacts`` are the files that
+    evaluations have kept, by key, where the figure shows them."""
 
     study: ResolvedStudy
     frame: pd.DataFrame
@@ -39,6 +41,7 @@ class Subject:
     variant: str | None = None
     version: Version = DECLARED
     command: str = ""
+    artefacts: Mapping[str, Path] = field(default_factory=dict)
 
     def nothing_of(self, readings: Sequence[Reading]) -> NothingToReport:
         """The error that none of these is measured yet."""

@@ -9,3 +9,7 @@ class ReportError(Exception):
 
 class NothingToReport(ReportError):
     """Nothing is stored that the report could show; no file is written."""
+
+
+class Unsuited(Exception):
+    """The points declared do not allow what is asked of them, measured or not."""

@@ -20,7 +20,8 @@ from reports.drawing import COLUMN_GAP, Drawing, Subject, compose
 from reports.frames import readings
 from reports.page import DPI, MARGIN, Page
 from reports.versions import DECLARED, shown
-from studies.schema import Bars, ResolvedStudy
+from studies.figure import Bars
+from studies.schema import ResolvedStudy
 
 NAME = re.compile(r"layer/(?P<protocol>[^/]+)/(?P<layer>.+)")
 FIRST, LAST = ("condition", "embed", "input"), ("modulation", "norm", "output", "final")

@@ -13,11 +13,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from reports.arrivals import Arrivals, arrival_handles, arrivals, mark_arrivals, say_speedups
 from reports.axes import BELOW, GREY, Place, beyond_a_decade, dress, linear, logarithmic, panel_rows
 from reports.page import Page
 from reports.statistics import t_band
 from reports.versions import label_of
-from studies.schema import Curves, ResolvedStudy
+from studies.figure import Curves
+from studies.schema import ResolvedStudy
 
 HEIGHT, ENDS_HEIGHT, BETWEEN = 3.0, 2.3, 0.32  # inches
 MARKERS = "os^Dvphd<>"
@@ -42,6 +44,27 @@ class Look:
     styles: dict[Any, Style]
     label: str
     log: bool
+
+    def style_of(self, rows: pd.DataFrame) -> Style:
+        """How the arm of these rows is drawn and called."""
+        if rows["control"].iloc[0]:
+            return Style(GREY, "x", f"{rows['arm'].iloc[0]} (control)")
+        return self.styles.get(rows["attributes"].iloc[0].get(self.figure.colour_by), Style(GREY, "."))
+
+    def styles_in(self, panel: str) -> dict[str, Style]:
+        """By arm."""
+        rows = self.drawn[self.drawn["panel"] == panel]
+        return {str(arm): self.style_of(own) for arm, own in rows.groupby("arm", sort=False)}
+
+    def arrivals_in(self, panel: str) -> Arrivals | None:
+        """What the figure's reference shows in a panel; None where the figure or the panel has none."""
+        rows = self.drawn[(self.drawn["panel"] == panel) & (self.drawn["stage"] == self.figure.stage)]
+        return arrivals(rows, self.figure.reference) if self.figure.reference else None
+
+    @property
+    def arrivals(self) -> list[Arrivals]:
+        """Of all panels."""
+        return [found for panel in self.study.panels if (found := self.arrivals_in(panel))]
 
 
 def look_of(study: ResolvedStudy, figure: Curves, drawn: pd.DataFrame, label: str) -> Look:
@@ -75,6 +98,12 @@ def add_panels(page: Page, look: Look) -> None:
 def _axes(page: Page, place: Place, look: Look, height: float, *, ends: bool) -> None:
     """One axes of a panel: all of its curves, or their ends."""
     ax = _panel(page.axes(place.x, place.width, height), look, place.panel)
+    if found := look.arrivals_in(place.panel):
+        styles = look.styles_in(place.panel)
+        colours = {arm: style.colour for arm, style in styles.items()}
+        mark_arrivals(ax, found, colours)
+        if not ends:
+            say_speedups(ax, found, colours, {arm: style.label for arm, style in styles.items()})
     (_scale_ends if ends else _scale)(ax, look)
     dress(ax, page, look.label, height, labelled=place.labelled, meaningless=look.study.meaningless)
     if ends or not look.log:
@@ -85,9 +114,7 @@ def _panel(ax: Axes, look: Look, name: str) -> Axes:
     """The curves of one panel."""
     in_panel = look.drawn[look.drawn["panel"] == name]
     for _, rows in in_panel.groupby(["control", "arm"], sort=False):
-        value = rows["attributes"].iloc[0].get(look.figure.colour_by)
-        control = bool(rows["control"].iloc[0])
-        style = Style(GREY, "x") if control else look.styles.get(value, Style(GREY, "."))
+        style, control = look.style_of(rows), bool(rows["control"].iloc[0])
         main = rows["stage"] == look.figure.stage
         for _, stage in rows[~main].groupby("stage", sort=False):
             _curve(ax, stage, style, dashes="--", strong=False)
@@ -142,6 +169,8 @@ def legend_handles(look: Look) -> list[Line2D | Patch]:
     for stage in dict.fromkeys(look.drawn["stage"]):
         if stage != look.figure.stage:
             handles.append(Line2D([], [], color=GREY, ls="--", linewidth=1.0, label=stage))
+    if found := look.arrivals:
+        handles += arrival_handles(found[0].reference)
     if look.drawn["seed"].nunique() > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=0.45, label="one seed"))
         handles.append(Patch(color=GREY, alpha=0.16, linewidth=0, label="95 % interval"))

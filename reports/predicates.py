@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from scipy import stats
 
 from reports import statistics as st
+from reports.speedup import summed_up
 from reports.verdicts import Judgement, Level, Trend
-from studies.schema import Claim
+from studies.claim import Claim
 
 
 def sign_of(claim: Claim) -> int:
@@ -22,12 +23,15 @@ def sign_of(claim: Claim) -> int:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a test needs: summaries of the complete seeds, one column an arm in the order compared."""
+    """What a test needs: summaries of the complete seeds, one column an arm in the order compared. Of a speed-up these
+    are log₂ of the speed-up over the second arm, and ``lasting`` those of the first arm that last."""
 
     claim: Claim
     values: st.Array
     arms: list[str]
     levels: list[float | None]
+    seeds: Sequence[int] = ()
+    lasting: st.Array | None = None
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -61,6 +65,8 @@ def effect(sample: Sample) -> dict[str, Any]:
             "resolvable_percent": None if least is None else percent(least, baseline),
         }
         out |= {} if bound is None else _equivalence(a, b, bound, sample.claim.alpha)
+    if sample.lasting is not None:
+        out["speedup"] = summed_up(d, sample.lasting, sample.claim.alpha)
     return out
 
 

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from studies.schema import Claim
+from reports.errors import Unsuited
+from reports.speedup import log2_speedups
+from studies.claim import Claim
 
 Array = NDArray[np.float64]
 Summary = Callable[[Array, Array], Array]
-
-
-class Unsuited(Exception):
-    """The points declared do not allow the summary, measured or not."""
 
 
 def end(epochs: Array, values: Array) -> Array:
@@ -97,12 +95,24 @@ def table(claim: Claim, rows: pd.DataFrame, arms: list[str]) -> pd.DataFrame:
 
     ``rows`` are the points of one reading (`reports.frames.points`).
     """
-    columns = {}
+    curves = {arm: _curve(claim, rows, arm) for arm in arms}
+    return pd.DataFrame({arm: per_seed(curve, summary_of(claim)) for arm, curve in curves.items()}).sort_index()[arms]
+
+
+def speedup_table(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
+    """log₂ of the speed-up of the claim's first arm over its second, one row a seed, nan where a point is missing:
+    ``first`` and ``lasting`` (`reports.speedup`)."""
+    assert claim.arms is not None  # the schema demands it
+    ours, theirs = (_curve(claim, rows, arm) for arm in claim.arms)
+    both = {"first": log2_speedups(ours, theirs), "lasting": log2_speedups(ours, theirs, lasting=True)}
+    return pd.DataFrame(both).sort_index()
+
+
+def _curve(claim: Claim, rows: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """The points of an arm in the claim's stage. Raises: Unsuited where it has none."""
     in_stage = rows["last"] if claim.stage is None else rows["stage"] == claim.stage
-    for arm in arms:
-        curve = rows[in_stage & (rows["panel"] == claim.panel) & (rows["arm"] == arm)]
-        if curve.empty:
-            stage = f"stage '{claim.stage}'" if claim.stage else "its last stage"
-            raise Unsuited(f"arm '{arm}' has no point in {stage} (panel '{claim.panel}')")
-        columns[arm] = per_seed(curve, summary_of(claim))
-    return pd.DataFrame(columns).sort_index()[arms]
+    curve = rows[in_stage & (rows["panel"] == claim.panel) & (rows["arm"] == arm)]
+    if curve.empty:
+        stage = f"stage '{claim.stage}'" if claim.stage else "its last stage"
+        raise Unsuited(f"arm '{arm}' has no point in {stage} (panel '{claim.panel}')")
+    return curve

@@ -19,7 +19,8 @@ FOOTNOTES = (
     "difference that this many seeds show with 80 % power, given the spread seen. Agree: seeds whose "
     "difference has the side claimed (for an equivalence: lies within the margin), with the exact interval of their "
     "share. p: of Page's test for a trend, of the two-sided t test for a difference, of two one-sided t tests for an "
-    "equivalence.",
+    "equivalence. A speed-up is the geometric mean over seeds; tested are its log₂, two-sided. First crossings of noisy "
+    "curves come early, which makes it larger, up or down, but favours neither arm.",
     "Each claim has one primary metric and one test, declared before any result was seen; α holds for one "
     "claim, without correction for their number. The truth, the error against the known v and u, is judged the same "
     "way beside it; it and the secondary metrics are uncorrected and decide nothing.",
@@ -38,8 +39,13 @@ def span(interval: Interval | None, unit: str = "") -> str:
     return "–" if interval is None else f"[{number(interval[0])}, {number(interval[1])}]{unit}"
 
 
+def ratio(value: float, interval: Interval | None) -> str:
+    """``2.12× [1.83, 2.46]``."""
+    return number(value, "×") + (f" {span(interval)}" if interval else "")
+
+
 def row(outcome: Outcome) -> tuple[str, ...]:
-    """One metric's line in the order of `COLUMNS`."""
+    """One metric's line in the order of `COLUMNS`; a speed-up is told in ratios, not in the log₂ that is tested."""
     share = outcome.agree_interval
     agree = f"{outcome.agree} of {outcome.n}"
     agree += f" ({100 * share[0]:.0f}–{100 * share[1]:.0f} %)" if share else ""
@@ -48,32 +54,37 @@ def row(outcome: Outcome) -> tuple[str, ...]:
         outcome.metric,
         outcome.role,
         outcome.verdict,
-        number(outcome.effect),
-        span(outcome.interval),
+        number(outcome.speedup.ratio, "×") if outcome.speedup else number(outcome.effect),
+        span(outcome.speedup.interval if outcome.speedup else outcome.interval),
         number(outcome.effect_percent, " %"),
-        f"{number(outcome.resolvable)} ({number(outcome.resolvable_percent, ' %')})" if outcome.resolvable else "–",
+        resolvable(outcome),
         number(p),
         agree if share else "–",
     )
 
 
+def resolvable(outcome: Outcome) -> str:
+    """The smallest difference, or speed-up, that the seeds can show."""
+    if outcome.resolvable is None:
+        return "–"
+    if outcome.speedup:
+        return number(2.0 ** min(outcome.resolvable, 1000.0), "×")
+    percent = f" ({number(outcome.resolvable_percent, ' %')})" if outcome.resolvable_percent is not None else ""
+    return number(outcome.resolvable) + percent
+
+
 def findings(verdict: Verdict) -> list[str]:
     """What was declared and found, one sentence a line."""
     first = verdict.primary
-    lines = [f"Paper: {verdict.where}", f"Declared test: {verdict.declared}.", f"Reason: {first.reason}."]
-    if first.compared and first.effect is not None:
-        a, b = first.compared
-        percent = f" ({number(first.effect_percent, ' %')} of {b})" if first.effect_percent is not None else ""
-        lines.append(
-            f"Effect ({first.metric}): {a} − {b} = {number(first.effect)}{percent}, "
-            f"interval {span(first.interval)}, n = {first.n}."
-        )
+    lines = [f"This implies: {verdict.implies}"] if verdict.implies else []
+    lines += [f"Paper: {verdict.where}", f"Declared test: {verdict.declared}.", f"Reason: {first.reason}."]
+    lines += effect_lines(first)
     if first.bound is not None:
         inner = f"; the 1 − 2α interval is {span(first.inner_interval)}" if first.inner_interval else ""
         lines.append(f"Margin of the equivalence: ±{number(first.bound)}{inner}.")
     if first.resolvable is not None:
-        percent = f" ({number(first.resolvable_percent, ' %')})" if first.resolvable_percent is not None else ""
-        lines.append(f"Smallest resolvable difference (80 % power): {number(first.resolvable)}{percent}.")
+        what = "speed-up" if first.speedup else "difference"
+        lines.append(f"Smallest resolvable {what} (80 % power): {resolvable(first)}.")
     if first.p_sign_flip is not None:
         lines.append(f"Sign-flip permutation test of the mean difference: p = {number(first.p_sign_flip)}.")
     lines += trend_lines(first)
@@ -85,6 +96,25 @@ def findings(verdict: Verdict) -> list[str]:
         seeds = ", ".join(map(str, first.missing_seeds))
         lines.append(f"Seeds without all points: {seeds} ({first.n} of {verdict.planned_n} are complete).")
     return [*lines, f"{verdict.paper_scale[0].upper()}{verdict.paper_scale[1:]}."]
+
+
+def effect_lines(outcome: Outcome) -> list[str]:
+    """The effect, as a difference or as a speed-up, with its interval."""
+    if outcome.compared is None or outcome.effect is None:
+        return []
+    a, b = outcome.compared
+    if outcome.speedup:
+        first, lasting = outcome.speedup, ratio(outcome.speedup.lasting, outcome.speedup.lasting_interval)
+        return [
+            f"Speed-up ({outcome.metric}): {a} over {b} {ratio(first.ratio, first.interval)}, geometric mean, "
+            f"n = {outcome.n}.",
+            f"Lasting speed-up, counted from where the curve stays there for good: {lasting}.",
+        ]
+    percent = f" ({number(outcome.effect_percent, ' %')} of {b})" if outcome.effect_percent is not None else ""
+    return [
+        f"Effect ({outcome.metric}): {a} − {b} = {number(outcome.effect)}{percent}, "
+        f"interval {span(outcome.interval)}, n = {outcome.n}."
+    ]
 
 
 def trend_lines(outcome: Outcome) -> list[str]:

@@ -53,10 +53,20 @@ class Trend(Record):
     levels: tuple[Level, ...]
 
 
+class SpeedUp(Record):
+    """Geometric means over seeds of the speed-up and of the lasting one (`reports.speedup`), with their intervals."""
+
+    ratio: float
+    interval: tuple[float, float] | None
+    lasting: float
+    lasting_interval: tuple[float, float] | None
+
+
 class Outcome(Record):
     """A claim's test under one reading. ``effect`` is the mean paired difference between ``compared``.
 
-    Of an equivalence, ``bound`` is the margin in the metric's units, ``inner_interval`` that at 1 − 2α.
+    Of an equivalence, ``bound`` is the margin in the metric's units, ``inner_interval`` that at 1 − 2α. Of a speed-up,
+    all numbers are of its log₂, and ``speedup`` says the same in ratios.
     """
 
     metric: str
@@ -85,6 +95,7 @@ class Outcome(Record):
     bound: float | None = None
     inner_interval: tuple[float, float] | None = None
     trend: Trend | None = None
+    speedup: SpeedUp | None = None
 
     @property
     def primary(self) -> bool:
@@ -113,6 +124,7 @@ class Verdict(Record):
     time: str
     paper_scale: str
     disagreement: str
+    implies: str = ""
     outcomes: tuple[Outcome, ...]
 
     @property
@@ -135,7 +147,7 @@ class Verdict(Record):
 
     def to_json(self) -> dict[str, Any]:
         """One line of verdicts.jsonl: the fields of docs/architecture.md, the rest under ``details``."""
-        dumped = self.model_dump(mode="json")
+        dumped = _without_later(self.model_dump(mode="json"))
         first = dumped["outcomes"][0]
         known = {
             **dumped,
@@ -144,6 +156,13 @@ class Verdict(Record):
         known["planned_n"] = self.planned_n
         head = {name: known[name] for name in (*HEAD, "time")}
         return {**head, "details": {k: v for k, v in dumped.items() if k not in head}}
+
+
+def _without_later(dumped: dict[str, Any]) -> dict[str, Any]:
+    """A verdict's fields without those that verdicts have had since they were first recorded, where they say nothing:
+    a line recorded before and the same verdict now must be equal."""
+    outcomes = [{k: v for k, v in o.items() if k != "speedup" or v is not None} for o in dumped["outcomes"]]
+    return {k: v for k, v in dumped.items() if k != "implies" or v} | {"outcomes": outcomes}
 
 
 def same_claim(line: Mapping[str, Any], new: Verdict) -> bool:

@@ -10,7 +10,8 @@ from typing import Literal
 from reports.errors import ReportError
 from reports.frames import Reading, find
 from reports.words import family_of
-from studies.schema import Bars, Curves, ResolvedStudy
+from studies.figure import Bars, Curves
+from studies.schema import ResolvedStudy
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ class TrajectoryDir:
     def attempt(self, number: int) -> Path:
         return self.attempts / f"{number:04d}"
 
+    def artefact(self, attempt: int, metric: str, evaluation: str) -> Path:
+        """What an attempt keeps of an evaluation besides its number."""
+        return self.attempt(attempt) / f"{metric}-{evaluation}.npy"
+
     def lease(self, kind: str) -> Path:
         return self.root / f"{kind}.lease"
 

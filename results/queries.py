@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 from sqlalchemy import Connection, Engine, Executable, and_, func, select
 
+from results.layout import Home
 from results.models import Arm, Attempt, Evaluation, Metric, Point, Protocol, Run, Trajectory, Verdict
 from results.store import reading
 
@@ -167,6 +169,15 @@ def evaluated_keys(engine: Engine) -> set[str]:
     """The keys of all evaluations that have been measured."""
     with reading(engine) as connection:
         return set(connection.scalars(select(Evaluation.evaluation)))
+
+
+def artefacts(engine: Engine, home: Home, keys: Sequence[str]) -> dict[str, Path]:
+    """Where the artefact of each of these evaluations lies, of those that have been measured by a metric that keeps
+    one; paths only, no file is looked at."""
+    statement = select(Evaluation.evaluation, Evaluation.trajectory, Evaluation.attempt, Evaluation.metric)
+    with reading(engine) as connection:
+        rows = connection.execute(statement.where(Evaluation.evaluation.in_(keys)))
+        return {e: home.trajectory(trajectory).artefact(attempt, metric, e) for e, trajectory, attempt, metric in rows}
 
 
 def verdicts(

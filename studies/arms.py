@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_key, trajectory_key
 from studies.errors import StudyError
 from studies.loader import stage_dynamics
-from studies.schema import Attribute, ResolvedStudy, Stage
+from studies.schema import ResolvedStudy, Stage
+from studies.strict import Attribute
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,15 @@ class Arm:
         return sum(stage.stop_epoch - stage.start_epoch for stage in self.stages if not stage.probe)
 
 
-def _epochs(stage: Stage, attributes: dict[str, Attribute], where: str) -> int:
+def _epochs(stage: Stage, names: Mapping[str, Attribute], where: str) -> int:
     if isinstance(stage.epochs, int):
         return stage.epochs
-    name = stage.epochs[1:]
-    value = attributes.get(name)
+    value = names.get(stage.epochs[1:])
     if not isinstance(value, int) or value < 0:
-        known = ", ".join(attributes) or "none"
+        known = ", ".join(names) or "none"
         raise StudyError(
-            f"{where}, stage '{stage.name}': epochs {stage.epochs} must be a whole attribute of the arm "
-            f"(it has: {known})"
+            f"{where}, stage '{stage.name}': epochs {stage.epochs} must be a whole attribute of the arm or constant "
+            f"(there is: {known})"
         )
     return value
 
@@ -92,7 +92,8 @@ def place_stages(
 ) -> tuple[StageRun, ...]:
     """Put stages on trajectories: one of 0 epochs vanishes, and one that only continues its predecessor shares its
     trajectory."""
-    present = [(s, n) for s in stages if (n := _epochs(s, attributes, where))]
+    names = {**study.constants, **attributes}
+    present = [(s, n) for s in stages if (n := _epochs(s, names, where))]
     if not present:
         raise StudyError(f"{where}: all its stages have 0 epochs, so there is nothing to train")
     horizon = sum(n for _, n in present) * study.steps_per_epoch
@@ -157,9 +158,9 @@ def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> 
     """The arms of one seed, panel by panel, then the controls."""
     arms = []
     blank = Arm(study.study, study.scale, variant, "", "", seed, False, {}, (), ())
-    for panel_name, panel in study.panels.items():
-        for attributes in panel.attributes():
-            name = _arm_name(study, attributes)
+    for panel_name in study.panels:
+        for pattern, attributes in study.arms_of(panel_name):
+            name = _arm_name(study, pattern, attributes)
             where = f"study '{study.study}', panel '{panel_name}', arm '{name}'"
             stages = place_stages(study, study.stages, attributes, seed, where)
             points = tuple(_points(study, stages))
@@ -167,9 +168,11 @@ def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> 
                 replace(blank, panel=panel_name, name=name, attributes=attributes, stages=stages, points=points)
             )
     for name, control in study.controls.items():
-        stages = place_stages(study, control.stages, {}, seed, f"study '{study.study}', control '{name}'")
+        where = f"study '{study.study}', control '{name}'"
+        stages = place_stages(study, study.stages_of(name), control.attributes, seed, where)
         points = tuple(_points(study, stages))
-        arms.append(replace(blank, panel=control.panel, name=name, control=True, stages=stages, points=points))
+        arm = replace(blank, panel=control.panel, name=name, control=True, stages=stages, points=points)
+        arms.append(replace(arm, attributes=control.attributes))
     _unique(arms)
     _measured(study, arms)
     return arms
@@ -186,12 +189,12 @@ def _measured(study: ResolvedStudy, arms: Sequence[Arm]) -> None:
             )
 
 
-def _arm_name(study: ResolvedStudy, attributes: dict[str, Any]) -> str:
+def _arm_name(study: ResolvedStudy, pattern: str, attributes: dict[str, Any]) -> str:
     try:
-        return study.arm_name.format(**attributes)
+        return pattern.format(**attributes)
     except (LookupError, ValueError, AttributeError, TypeError) as error:
         known = ", ".join(attributes)
-        raise StudyError(f"study '{study.study}': arm_name '{study.arm_name}': {error} (attributes: {known})") from None
+        raise StudyError(f"study '{study.study}': arm_name '{pattern}': {error} (attributes: {known})") from None
 
 
 def _unique(arms: Sequence[Arm]) -> None:

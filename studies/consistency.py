@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meanflow_core.registry import components
-from studies.schema import Claim, Curves, Figure, ResolvedStudy
+from studies.claim import Claim
+from studies.figure import Curves, Figure
+from studies.schema import ResolvedStudy
 from studies.yamlfile import Loc
 
 Problem = tuple[Loc, str]
@@ -91,13 +93,13 @@ def _at_nfe(study: ResolvedStudy, loc: Loc, metric: str, nfe: int, solver: str |
 
 
 def _stages(study: ResolvedStudy) -> list[str]:
-    chains = [study.stages, *(control.stages for control in study.controls.values())]
+    chains = [study.stages, *(study.stages_of(name) for name in study.controls)]
     return sorted({stage.name for chain in chains for stage in chain})
 
 
 def _arms(study: ResolvedStudy, panel: str) -> list[str]:
     try:
-        named = [study.arm_name.format(**attributes) for attributes in study.panels[panel].attributes()]
+        named = [pattern.format(**attributes) for pattern, attributes in study.arms_of(panel)]
     except (LookupError, ValueError, AttributeError, TypeError):
         return []  # the expansion says what is wrong with arm_name
     return [*named, *(name for name, control in study.controls.items() if control.panel == panel)]

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from studies.errors import StudyError
-from studies.schema import Name, Strict
+from studies.strict import Name, Strict
 from studies.yamlfile import read_yaml
 
 IMPLICATIONS = Path(__file__).with_name("implications.yaml")

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from meanflow_core.config import Dynamics
 from studies.consistency import problems
 from studies.errors import StudyError
-from studies.schema import Attribute, ResolvedStudy, Stage
+from studies.schema import ResolvedStudy, Stage, fill
+from studies.strict import Attribute
 from studies.yamlfile import Loc, YamlFile, parse_value, read_yaml
 
 BUILTIN = Path(__file__).parent
@@ -186,9 +187,11 @@ def resolve(
 
 def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc]) -> None:
     """Raises: StudyError if a stage's dynamics are not valid for some arm."""
-    arms = [attributes for panel in study.panels.values() for attributes in panel.attributes()]
+    arms = [attributes for panel in study.panels for _, attributes in study.arms_of(panel)]
     chains: list[tuple[Loc, Sequence[Stage], list[dict[str, Attribute]]]] = [(("stages",), study.stages, arms)]
-    chains += [(("controls", name, "stages"), control.stages, [{}]) for name, control in study.controls.items()]
+    for name, control in study.controls.items():
+        own_stages: Loc = ("controls", name, "stages") if control.stages else ("stages",)
+        chains.append((own_stages, study.stages_of(name), [control.attributes]))
     for path, stages, each in chains:
         for i, stage in enumerate(stages):
             try:
@@ -197,7 +200,7 @@ def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc
             except ValidationError as error:
                 first = error.errors()[0]
                 loc: Loc = tuple(first["loc"])
-                own = not loc or loc[0] in stage.overrides
+                own = not loc or loc[0] in stage.overrides  # else it is the study's, or a setting's
                 where = _where((*path, i, *loc) if own else ("dynamics", *loc), source, study.scale, overridden)
                 message = first["msg"].removeprefix("Value error, ")
                 if first["type"] == "extra_forbidden":
@@ -210,11 +213,22 @@ def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc
 
 
 def stage_dynamics(study: ResolvedStudy, stage: Stage, attributes: Mapping[str, Attribute]) -> Dynamics:
-    """The study's dynamics with the stage's overrides for one arm.
+    """The study's dynamics, overlaid with the settings of the arm's attributes, overlaid with the stage's keys.
 
     Raises: ValueError (pydantic's ValidationError is one), never once `resolve` has passed.
     """
-    return Dynamics.model_validate(merge(study.dynamics, stage.overrides_of(attributes)))
+    dynamics: Any = study.dynamics
+    for name, value in attributes.items():
+        dynamics = merge(dynamics, _setting(study, name, value))
+    return Dynamics.model_validate(fill(merge(dynamics, stage.overrides), {**study.constants, **attributes}))
+
+
+def _setting(study: ResolvedStudy, name: str, value: Attribute) -> dict[str, Any]:
+    """What an attribute's value stands for. Raises: ValueError where its other values stand for something."""
+    levels = study.settings.get(name, {})
+    if levels and str(value) not in levels:
+        raise ValueError(f"settings.{name} does not say what '{value}' stands for (it has: {', '.join(levels)})")
+    return levels.get(str(value), {})
 
 
 def _where(loc: Loc, source: StudySource, scale: str, overridden: set[Loc]) -> str:

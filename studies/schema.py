@@ -13,17 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from meanflow_core.config import Measurement
 from meanflow_core.registry import spec_field
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Number = int | float
-Attribute = Number | str
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, and so are infinities."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from studies.claim import Claim
+from studies.figure import Figure
+from studies.strict import Attribute, Name, Seed, Strict
+from studies.sweep import Sweep, sweep_points
+from studies.table import Table
 
 
 class PaperRef(Strict):
@@ -39,8 +33,8 @@ class Stage(BaseModel):
     """One stage of an arm. Every key besides these three overrides the study's dynamics.
 
     ``epochs`` is a number or ``$attribute`` of the arm; a stage of 0 epochs vanishes. Anywhere in the overrides a text
-    ``$attribute`` stands for the arm's value. A ``probe`` stage trains only to be looked at: its epochs are counted
-    apart from those that the paper's arms are made of.
+    ``$attribute`` stands for the arm's value (or a constant). A ``probe`` stage trains only to be looked at: its epochs
+    are counted apart from those that the paper's arms are made of.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -53,23 +47,21 @@ class Stage(BaseModel):
     def overrides(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
-    def overrides_of(self, attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-        """The overrides of an arm's dynamics. Raises: ValueError for a ``$name`` that is no attribute of the arm."""
-        filled: dict[str, Any] = _fill(self.overrides, attributes)
-        return filled
 
+def fill(value: Any, names: Mapping[str, Attribute]) -> Any:
+    """``value`` with every text ``$name`` in it replaced by what the name stands for.
 
-def _fill(value: Any, attributes: Mapping[str, Attribute]) -> Any:
-    """``value`` with every text ``$name`` in it replaced by the attribute of that name."""
+    Raises: ValueError for a ``$name`` that is no attribute of the arm and no constant.
+    """
     if isinstance(value, dict):
-        return {k: _fill(v, attributes) for k, v in value.items()}
+        return {k: fill(v, names) for k, v in value.items()}
     if isinstance(value, list):
-        return [_fill(v, attributes) for v in value]
+        return [fill(v, names) for v in value]
     if not isinstance(value, str) or not value.startswith("$"):
         return value
-    if value[1:] not in attributes:
-        raise ValueError(f"{value} is no attribute of the arm (it has: {', '.join(attributes) or 'none'})")
-    return attributes[value[1:]]
+    if value[1:] not in names:
+        raise ValueError(f"{value} is no attribute of the arm and no constant (there is: {', '.join(names) or 'none'})")
+    return names[value[1:]]
 
 
 class Panel(Strict):
@@ -88,6 +80,10 @@ class Panel(Strict):
             raise ValueError("at least one attribute of a panel's arms must be a list")
         return self
 
+    def scalars(self) -> dict[str, Attribute]:
+        """The attributes that all its arms share."""
+        return {name: value for name, value in self.arms.items() if not isinstance(value, list)}
+
     def attributes(self) -> list[dict[str, Attribute]]:
         """One dictionary of attributes an arm, in the order declared."""
         n = next(len(v) for v in self.arms.values() if isinstance(v, list))
@@ -95,11 +91,16 @@ class Panel(Strict):
 
 
 class Control(Strict):
-    """An arm of ours that the paper lacks, drawn apart and counted apart."""
+    """An arm of ours that the paper lacks, drawn apart and counted apart. ``label`` is what tables call it.
+
+    Its stages are the study's unless it gives its own, for an arm of these ``attributes``.
+    """
 
     panel: Name
     text: str
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    label: str | None = None
+    attributes: dict[str, Attribute] = {}
+    stages: tuple[Stage, ...] | None = Field(default=None, min_length=1)
 
 
 class Measure(Measurement):
@@ -112,119 +113,15 @@ class Measure(Measurement):
     stages: tuple[Name, ...] | None = None
 
 
-class Claim(Strict):
-    """One sentence of the paper as a predicate with its primary test, declared before any result is seen.
-
-    Each arm and seed gives one number (``summary``) from its curve of ``metric`` at ``nfe`` and ``solver`` over
-    ``stage`` (by default each arm's last stage):
-
-    - ``end``: the value at the stage's end;
-    - ``mean``: the mean of the linearly interpolated curve over ``window``, in epochs from the arm's root;
-    - ``average``: the arithmetic mean of the stage's points;
-    - ``rises``: Σ max(0, increase between consecutive points) over the stage: 0 for a curve that only falls.
-
-    Test ``trend``: the summary is monotone (``direction``) in the attribute ``over``, among the arms that have the
-    attributes ``among``; Page's trend test over seeds, confirmed by Student's t of the per-seed slopes (arms that share
-    a prefix are correlated, which Page's ignores).
-    Test ``difference``: summary(arms[0]) − summary(arms[1]) is negative (``decreasing``) or positive
-    (``increasing``); Student's t of the differences paired by seed.
-    Test ``equivalence``: |summary(arms[0]) − summary(arms[1])| is below ``margin`` times the mean of arms[1]; two
-    one-sided t tests paired by seed (the 1 − 2α interval lies within ±margin).
-
-    ``truth`` is the metric of true errors that is judged beside ``metric`` where it is measured; by default the
-    study's.
-    """
-
-    id: Name
-    text: str
-    where: str
-    panel: Name
-    stage: Name | None = None
-    summary: Literal["end", "mean", "average", "rises"] = "end"
-    window: tuple[float, float] | None = None
-    test: Literal["trend", "difference", "equivalence"]
-    over: str | None = None
-    among: dict[str, Attribute] = {}
-    arms: tuple[str, str] | None = None
-    direction: Literal["decreasing", "increasing"] | None = None
-    margin: float | None = Field(default=None, gt=0.0, lt=1.0)
-    metric: str | None = None
-    nfe: PositiveInt = 1
-    solver: Literal["jump", "euler"] = "jump"
-    truth: str | None = None
-    alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.test == "trend" and self.over is None:
-            raise ValueError("a trend needs 'over', the attribute along which it runs")
-        if self.test != "trend" and self.arms is None:
-            raise ValueError(f"the test '{self.test}' needs 'arms', the two arms compared")
-        if self.test == "equivalence" and self.margin is None:
-            raise ValueError("an equivalence needs a 'margin', relative to the mean of the second arm")
-        if self.test != "equivalence" and self.direction is None:
-            raise ValueError(f"the test '{self.test}' needs a 'direction'")
-        if self.summary == "mean" and self.window is None:
-            raise ValueError("the summary 'mean' needs a 'window' [from, to] in epochs")
-        return self
-
-
-class Curves(Strict):
-    """A figure of measured distance over epochs, one axes a panel, a colour a value of ``colour_by`` (Figs 2, 3).
-
-    ``label`` is a format string over an arm's attributes for the legend; by default the value coloured by.
-    """
-
-    kind: Literal["curves"]
-    colour_by: str
-    colour_label: str
-    label: str | None = None
-    stage: Name
-    metric: str | None = None
-    nfe: PositiveInt = 1
-
-
-class Bars(Strict):
-    """A figure of bars, one axes a panel: groups along x, in each a bar for every value of ``colour_by`` (Figs 4, 5).
-
-    Along x stand either the values of the attribute ``x`` or several ``metrics`` (with ``metric_labels``). A bar is the
-    mean over seeds of ``summary`` over the arm's last stage. The arm ``reference`` and the controls are lines across.
-    Where ``metrics`` stand along x, ``ceilings`` names for each the metric of what noise allows, and ``true_metrics``
-    those that the figure's truth version draws.
-    """
-
-    kind: Literal["bars"]
-    colour_by: str
-    colour_label: str
-    x: str | None = None
-    x_label: str
-    metrics: tuple[str, ...] = ()
-    metric_labels: tuple[str, ...] = ()
-    ceilings: tuple[str, ...] = ()
-    true_metrics: tuple[str, ...] = ()
-    value_label: str | None = None
-    summary: Literal["end", "average"] = "end"
-    reference: str | None = None
-    metric: str | None = None
-    nfe: PositiveInt = 1
-    solver: Literal["jump", "euler"] = "jump"
-
-    @model_validator(mode="after")
-    def _one_axis(self) -> Self:
-        if (self.x is None) == (not self.metrics):
-            raise ValueError("along x stands either an attribute ('x') or several 'metrics'")
-        for name in ("metric_labels", "ceilings", "true_metrics"):
-            given = getattr(self, name)
-            if given and len(given) != len(self.metrics):
-                raise ValueError(f"'{name}' must be as many as 'metrics' ({len(self.metrics)})")
-        return self
-
-
-Figure = Annotated[Curves | Bars, Field(discriminator="kind")]
-
-
 class ResolvedStudy(Strict):
     """A study at one scale. ``arm_name`` is a format string over the arm's attributes, e.g. ``v{v_epochs}``.
+
+    The dynamics of an arm's stage are ``dynamics``, overlaid with what ``settings`` say of the values of its attributes
+    (``settings.method.dtd`` of an arm with method dtd; in the order of the arm's attributes), overlaid with the stage's
+    own keys. In settings and stages a text ``$name`` stands for the arm's attribute of that name, or else for that of
+    ``constants``.
+
+    ``as_in_paper`` says that network, data, budget and protocol are the paper's, so that values may be compared.
 
     ``primary`` is the metric label that figures and claims use unless they name another. ``truth`` is that of the true
     error (of data whose fields are known) that is drawn and judged beside it.
@@ -240,16 +137,21 @@ class ResolvedStudy(Strict):
     panels: dict[Name, Panel] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     controls: dict[Name, Control] = {}
+    sweep: Sweep | None = None
+    settings: dict[str, dict[str, dict[str, Any]]] = {}
+    constants: dict[str, Attribute] = {}
     dynamics: dict[str, Any]
     steps_per_epoch: PositiveInt
     measure: tuple[Measure, ...] = Field(min_length=1)
     primary: str
     truth: str | None = None
     figure: Figure | None = None
+    table: Table | None = None
     claims: tuple[Claim, ...] = ()
     assumptions: tuple[str, ...] = ()
     scale_assumptions: tuple[str, ...] = ()
     meaningless: bool = False
+    as_in_paper: bool = False
     observers: tuple[spec_field("observer"), ...] = ()  # type: ignore[valid-type]
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
@@ -270,7 +172,20 @@ class ResolvedStudy(Strict):
         for claim in self.claims:
             if claim.panel not in self.panels:
                 raise ValueError(f"claim '{claim.id}': there is no panel '{claim.panel}'")
+            known = {name for _, attributes in self.arms_of(claim.panel) for name in attributes}
             for name in filter(None, (claim.over, *claim.among)):
-                if name not in self.panels[claim.panel].arms:
+                if name not in known:
                     raise ValueError(f"claim '{claim.id}': arms of '{claim.panel}' have no attribute '{name}'")
         return self
+
+    def arms_of(self, panel: str) -> list[tuple[str, dict[str, Attribute]]]:
+        """(format string of the name, attributes) of a panel's arms: those listed, then the points of the sweep."""
+        listed = [(self.arm_name, attributes) for attributes in self.panels[panel].attributes()]
+        if self.sweep is None:
+            return listed
+        shared = {**self.panels[panel].scalars(), **self.sweep.base}
+        return [*listed, *((self.sweep.arm_name, {**shared, **point}) for point in sweep_points(self.sweep))]
+
+    def stages_of(self, control: str) -> tuple[Stage, ...]:
+        """A control's own stages, or the study's."""
+        return self.controls[control].stages or self.stages

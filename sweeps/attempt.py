@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from results.layout import Home, TrajectoryDir
 from sweeps.jobs import Done, Job, WantedEvaluation
 
+if TYPE_CHECKING:
+    from meanflow_core.evaluation.artefact import Artefact
+
 STAGED = "staged-"
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file or none; replaces what is there."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as f:
-        f.write(text)
+    with aside.open("wb") as f:
+        f.write(content.encode() if isinstance(content, str) else content)
         f.flush()
         os.fsync(f.fileno())
     aside.replace(path)
@@ -52,6 +56,15 @@ def recorded_evaluations(folder: TrajectoryDir) -> set[str]:
                 with contextlib.suppress(ValueError, KeyError):
                     keys.add(json.loads(line)["evaluation"])
     return keys
+
+
+def _npy(artefact: Artefact) -> bytes:
+    """An array as the content of an .npy file."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, artefact, allow_pickle=False)
+    return content.getvalue()
 
 
 class Attempt:
@@ -89,9 +102,15 @@ class Attempt:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self._line({"type": "metrics", "step": step, "values": dict(values)})
 
-    def evaluated(self, wanted: WantedEvaluation, value: float, seconds: float) -> None:
-        """Record an evaluation and how long it took."""
+    def evaluated(
+        self, wanted: WantedEvaluation, value: float, seconds: float, artefact: Artefact | None = None
+    ) -> None:
+        """Record an evaluation and how long it took. Its artefact is written first, so that whatever is recorded has
+        it."""
         protocol = wanted.protocol
+        if artefact is not None:
+            path = self.trajectory.artefact(self.number, protocol.metric_label, wanted.evaluation)
+            write_atomically(path, _npy(artefact))
         self._line(
             {
                 "type": "evaluation",

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from meanflow_core.config import Dynamics, key_of
-from meanflow_core.flops import data_shape, forward_flops, parameter_count, step_flops
+from meanflow_core.flops import class_count, data_shape, forward_flops, parameter_count, row_forwards, step_flops
+from meanflow_core.registry import non_defaults
 from results.layout import Home
 from studies.errors import StudyError
 from sweeps.jobs import Job, WantedEvaluation
@@ -25,7 +26,6 @@ FILES_PER_ATTEMPT = 4  # segment, metrics, log, DONE
 BYTES = 4  # fp32
 # F a point of a task affinity over four ranges, on two sets: v 3F and u 4F, or 3F each where the target is exact
 AFFINITY_FORWARDS = {False: 2 * (3 + 4 * 4.0), True: 2 * (3 + 4 * 3.0)}
-CLASSES = {"digits": 10, "gmm": 10}
 
 
 @dataclass
@@ -51,10 +51,12 @@ class Rates:
 
 
 def step_class(dynamics: Dynamics, device: str) -> str:
-    """Dynamics whose steps take equally long on one kind of device: same network, data, batch, split and precision."""
+    """Dynamics whose steps take equally long on one kind of device: same network, data, batch, split, precision,
+    transforms and guidance."""
     return key_of(
         [dynamics.network.canonical(), dynamics.data.canonical(), dynamics.batch_size, dynamics.v_rows,
-         dynamics.precision, [spec.canonical() for spec in dynamics.transforms], device]
+         dynamics.precision, [spec.canonical() for spec in dynamics.transforms],
+         dynamics.guidance and [non_defaults(dynamics.guidance), dynamics.label_dropout], device]
     )  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def load_rates(home: Home) -> Rates:
 
 @dataclass
 class Cost:
-    """What a set of jobs costs. FLOPs are useful ones: 3F a v-row, 4F a u-row.
+    """What a set of jobs costs. FLOPs are useful ones: 3F a v-row, 4F a u-row, and what guidance adds.
 
     ``gpu_hours`` (training) and ``evaluation_hours`` are hours of one device, estimated from ``hours_basis``; None
     where nothing is known.
@@ -140,18 +142,15 @@ def _add_training(cost: Cost, job: Job, rates: Rates, steps_per_epoch: int) -> s
     cost.steps += job.steps
     cost.images += job.steps * d.batch_size
     f = forward_flops(d.network.params, data_shape(d)) or 0.0
-    cost.v_flops += 3.0 * f * d.v_rows * job.steps
-    cost.u_flops += 4.0 * f * (d.batch_size - d.v_rows) * job.steps
-    parameters = parameter_count(d.network.params, data_shape(d), CLASSES.get(d.data.name, _classes(d))) or 0
+    v_row, u_row = row_forwards(d)
+    cost.v_flops += v_row * f * d.v_rows * job.steps
+    cost.u_flops += u_row * f * (d.batch_size - d.v_rows) * job.steps
+    parameters = parameter_count(d.network.params, data_shape(d), class_count(d)) or 0
     cost.gib += BYTES * parameters * (4 * len(job.full_steps) + len(job.snapshot_steps)) / 2**30
     cost.files += FILES_PER_CHECKPOINT * len(job.full_steps) + FILES_PER_SNAPSHOT * len(job.snapshot_steps)
     seconds = rates.step_seconds(d, "cpu" if job.device == "cpu" else "cuda")
     cost.gpu_hours = _add(cost.gpu_hours, None if seconds is None else seconds[0] * job.steps / 3600)
     return {seconds[1]} if seconds else set()
-
-
-def _classes(dynamics: Dynamics) -> int | None:
-    return getattr(dynamics.data.params, "classes", None)
 
 
 def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:

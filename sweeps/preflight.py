@@ -9,8 +9,6 @@ from sweeps.session import Session
 def preflight(session: Session) -> list[str]:
     """Everything that would make the session fail after hours of training; empty if it is ready."""
     problems: list[str] = []
-    if any(node.trajectory.dynamics.guidance is not None for node in session.tree):
-        problems.append("guidance inside training is not built yet (dynamics.guidance)")
     if any(study.device == "cuda" for study in session.studies):
         from sweeps.device import missing_device
 

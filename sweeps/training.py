@@ -94,7 +94,7 @@ class Training:
         log_now = (trainer.step + 1) % self.job.log_every_steps == 0
         values = trainer.advance(log_now)
         self.last_step = trainer.step
-        if log_now:
+        if values:
             self.attempt.metrics(trainer.step, values)
         if len(self._times) < 1000:
             self._times.append(time.perf_counter() - began)

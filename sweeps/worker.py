@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from meanflow_core.checkpoint import CheckpointError
 from meanflow_core.data.base import DataError
 from meanflow_core.evaluation.errors import EvaluationError
-from meanflow_core.trainer import Diverged, NotBuilt
+from meanflow_core.trainer import Diverged
 from results.layout import Home
 from sweeps.attempt import Attempt
 from sweeps.device import choose_device, device_name
@@ -29,7 +29,7 @@ from sweeps.lease import acquire
 from sweeps.training import Training
 
 # Their message says what is wrong, where and what to do; a traceback would add nothing.
-PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, NotBuilt, OSError)
+PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError)
 
 
 def run_job(

@@ -10,6 +10,7 @@ import torch
 
 from meanflow_core.config import Protocol
 from meanflow_core.data.base import DataSet
+from meanflow_core.evaluation.artefact import Artefact, Kept
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.reference import cache_key, data_of
@@ -17,10 +18,11 @@ from meanflow_core.samplers import Network
 
 
 class Evaluated(NamedTuple):
-    """The value of a protocol and the wall-clock seconds that it took."""
+    """The value of a protocol, the wall-clock seconds that it took, and what else of it is to be kept, if anything."""
 
     value: float
     seconds: float
+    artefact: Artefact | None = None
 
 
 def evaluate(
@@ -43,8 +45,8 @@ def evaluate(
     return {protocol.key: _timed(context, protocol) for protocol in protocols}
 
 
-def measure(context: EvaluationContext, protocol: Protocol) -> float:
-    """The value of one protocol, a finite number.
+def measure(context: EvaluationContext, protocol: Protocol) -> float | Kept:
+    """The value of one protocol, a finite number, with the artefact of a metric that has one.
 
     Raises: EvaluationError with the reason: something is missing, the data have no exact fields, or the
     samples or the value are not finite.
@@ -55,14 +57,15 @@ def measure(context: EvaluationContext, protocol: Protocol) -> float:
             f"samples have shape {context.dataset.shape}, but the reference '{protocol.reference.name}' "
             f"has {reference.shape}"
         )
-    value: float = _metric(protocol).compute(context, protocol)
-    return value
+    found: float | Kept = _metric(protocol).compute(context, protocol)
+    return found
 
 
 def _timed(context: EvaluationContext, protocol: Protocol) -> Evaluated:
     began = perf_counter()
-    value = measure(context, protocol)  # a number on the CPU: nothing is left under way on a GPU
-    return Evaluated(value, perf_counter() - began)
+    found = measure(context, protocol)  # numbers on the CPU: nothing is left under way on a GPU
+    value, artefact = found if isinstance(found, Kept) else (found, None)
+    return Evaluated(value, perf_counter() - began, artefact)
 
 
 def preflight(protocol: Protocol) -> list[str]:

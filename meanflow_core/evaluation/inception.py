@@ -1,4 +1,4 @@
-"""FID in Inception's feature space, for latents: decode, round to 8 bits, 2048 features, published
+"""Decoded latents as images, and FID in Inception's feature space: decode, round to 8 bits, 2048 features, published
 statistics.
 
 None of its assets is shipped or downloaded: a person puts them where :func:`missing_assets` says. Compared
@@ -43,10 +43,17 @@ def missing_assets(spec: Spec) -> list[str]:
     if not weights_path().is_file():
         missing.append(f"missing Inception weights {weights_path()} ($TORCH_HOME/hub/checkpoints/{INCEPTION_FILE})")
     folder = folder_of(spec.params.dataset)
-    if folder is None:
-        return [*missing, f"{DATA_ROOT} is not set: it names the folder that holds {spec.params.dataset}/"]
-    if not (folder / "reference.npz").is_file():
+    if folder is not None and not (folder / "reference.npz").is_file():
         missing.append(f"missing reference statistics {folder / 'reference.npz'} (mu and sigma of {FEATURES} features)")
+    return missing + missing_decoder(spec.params)
+
+
+def missing_decoder(params: LatentsParams) -> list[str]:
+    """What is missing to decode latents, in words; empty if everything is there."""
+    folder = folder_of(params.dataset)
+    if folder is None:
+        return [f"{DATA_ROOT} is not set: it names the folder that holds {params.dataset}/"]
+    missing = []
     if not (folder / "vae").is_dir():
         missing.append(f"missing VAE {folder / 'vae'} (a diffusers AutoencoderKL folder, sd-vae-ft-mse)")
     if importlib.util.find_spec("diffusers") is None:
@@ -81,13 +88,17 @@ def features(latents: Tensor, params: LatentsParams, device: torch.device | str)
     """Inception features (N, 2048) float32, on the CPU, of scaled latents (N, channels, side, side)."""
     from meanflow_core.evaluation.fidelity import inception_extractor
 
-    decoder = _decoder(_folder(params) / "vae", str(device))
     extractor = inception_extractor(weights_path(), device)
-    parts = []
-    for part in torch.split(latents, DECODE_BATCH):
-        images = decoder.decode(part.to(device) / params.scale).sample
-        parts.append(extractor(to_bytes(images))[0].cpu())
-    return torch.cat(parts)
+    parts = torch.split(latents, DECODE_BATCH)
+    return torch.cat([extractor(decode(part, params, device).to(device))[0].cpu() for part in parts])
+
+
+@torch.no_grad()
+def decode(latents: Tensor, params: LatentsParams, device: torch.device | str) -> Tensor:
+    """Images (N, 3, H, W) uint8, on the CPU, of scaled latents. Call only when :func:`missing_decoder` is empty."""
+    decoder = _decoder(_folder(params) / "vae", str(device))
+    parts = torch.split(latents, DECODE_BATCH)
+    return torch.cat([to_bytes(decoder.decode(part.to(device) / params.scale).sample).cpu() for part in parts])
 
 
 @cache

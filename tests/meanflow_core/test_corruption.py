@@ -52,7 +52,7 @@ def test_only_the_v_loss_sees_the_noise() -> None:
     assert torch.equal(terms.squared_error[n:], clean.squared_error[n:])
     assert (terms.squared_error[:n] != clean.squared_error[:n]).all()
     target = trainer.transforms[0].v_target(4, batch, batch.v_t[:n])
-    e = v_error(trainer.network, batch.z[:n], batch.t[:n], y[:n], target)
+    e = v_error(trainer.network(batch.z[:n], batch.t[:n], batch.t[:n], y[:n]), target)
     torch.testing.assert_close(terms.squared_error[:n], e.flatten(1).square().sum(1).detach())
     e = u_error(trainer.network, batch.z[n:], batch.r[n:], batch.t[n:], y[n:], batch.v_t[n:])
     torch.testing.assert_close(terms.squared_error[n:], e.flatten(1).square().sum(1).detach())

@@ -141,9 +141,10 @@ class Spy(Transform):
         assert not weights.requires_grad
         return weights
 
-    def after_step(self, step: int, terms: Terms) -> None:
+    def after_step(self, step: int, terms: Terms) -> dict[str, float]:
         self.calls.append(("after_step", step))
         assert not terms.squared_error.requires_grad
+        return {}
 
 
 def test_when_a_transform_is_called() -> None:

@@ -122,8 +122,8 @@ def test_every_part_of_the_dynamics_moves_the_key() -> None:
         {"batch_size": 128},
         {"ema_decay": 0.999},
         {"label_dropout": 0.1},
-        {"guidance": {"cfg_omega": 1.0, "cfg_kappa": 0.5}},
-        {"guidance": {"cfg_omega": 1.0, "cfg_kappa": 0.5, "hi": 0.75}},
+        {"guidance": {"cfg_omega": 0.5, "cfg_kappa": 0.5}},
+        {"guidance": {"cfg_omega": 0.5, "cfg_kappa": 0.5, "hi": 0.75}},
         {"precision": "bf16"},
         {"precision": "tf32"},
         {"reset": ["optimiser"]},
@@ -245,20 +245,36 @@ optimisers = st.fixed_dictionaries(
     {"name": st.just("adam")},
     optional={"lr": finite, "warmup_steps": st.integers(0, 10**6), "clip_norm": st.none() | finite},
 )
+
+
+def guidance_until(hi: float) -> dict[str, float]:
+    """Guidance that does not ask the network without a label, which takes label_dropout."""
+    return {"cfg_omega": 0.5, "cfg_kappa": 0.5, "hi": hi}
+
+
+def unguided_without_labels(d: dict[str, Any]) -> dict[str, Any]:
+    network = d["network"]
+    return {**d, "guidance": None} if isinstance(network, dict) and not network.get("conditional", True) else d
+
+
 some_dynamics = st.integers(1, 512).flatmap(
-    lambda batch: st.fixed_dictionaries(
-        {"network": networks, "data": st.sampled_from(["digits", "gmm", "latents"])},
-        optional={
-            "optimiser": optimisers,
-            "batch_size": st.just(batch),
-            "fm_ratio": st.integers(0, batch).map(lambda rows: rows / batch),
-            "ema_decay": st.floats(0, 1, exclude_max=True),
-            "label_dropout": st.floats(0, 1),
-            "guidance": st.none() | st.fixed_dictionaries({"cfg_omega": finite, "cfg_kappa": st.just(0.5)}),
-            "reset": st.lists(st.sampled_from(["online", "optimiser", "ema"])),
-            "precision": st.sampled_from(["fp32", "bf16"]),
-        },
-    ).map(lambda d: {**d, "batch_size": batch} if "fm_ratio" in d else {**d, "batch_size": 4 * batch})
+    lambda batch: (
+        st.fixed_dictionaries(
+            {"network": networks, "data": st.sampled_from(["digits", "gmm", "latents"])},
+            optional={
+                "optimiser": optimisers,
+                "batch_size": st.just(batch),
+                "fm_ratio": st.integers(0, batch).map(lambda rows: rows / batch),
+                "ema_decay": st.floats(0, 1, exclude_max=True),
+                "label_dropout": st.floats(0, 1),
+                "guidance": st.none() | st.sampled_from([0.25, 0.5, 1.0]).map(guidance_until),
+                "reset": st.lists(st.sampled_from(["online", "optimiser", "ema"])),
+                "precision": st.sampled_from(["fp32", "bf16"]),
+            },
+        )
+        .map(unguided_without_labels)
+        .map(lambda d: {**d, "batch_size": batch} if "fm_ratio" in d else {**d, "batch_size": 4 * batch})
+    )
 )
 
 

@@ -140,7 +140,7 @@ def test_errors_at_an_empty_interval_agree() -> None:
     network = make_network("dit")
     x, _, t, y, eps = make_inputs(5)
     z, v = interpolate(x, eps, t), eps - x
-    torch.testing.assert_close(u_error(network, z, t, t, y, v), v_error(network, z, t, y, v), **EXACT)
+    torch.testing.assert_close(u_error(network, z, t, t, y, v), v_error(network(z, t, t, y), v), **EXACT)
 
 
 def test_adaptive_weight_in_closed_form() -> None:
@@ -155,7 +155,7 @@ def test_gradient_of_the_weighted_loss_is_that_of_a_logarithm() -> None:
     """With p = 1: ∂(w·‖e‖²) = ∂ log(‖e‖² + c), as the weight is held fixed."""
     network, batch = make_network("mlp"), make_batch(8, 8)
     ours = gradients(network, objective().terms(network, batch).loss)
-    squared = squared_norm(v_error(network, batch.z, batch.t, batch.y, batch.v_t))
+    squared = squared_norm(v_error(network(batch.z, batch.t, batch.t, batch.y), batch.v_t))
     theirs = gradients(network, (squared + 0.01).log())
     for n, gradient in ours.items():
         torch.testing.assert_close(gradient, theirs[n], rtol=1e-9, atol=1e-13)
@@ -225,7 +225,7 @@ def test_transforms_apply_in_order() -> None:
     terms, batch, network = run([Toy(), Offset()])
     assert batch.y is not None
     shifted = (batch.v_t[:5] + 0.5) * 2
-    squared = squared_norm(v_error(network, batch.z[:5], batch.t[:5], batch.y[:5], shifted))
+    squared = squared_norm(v_error(network(batch.z[:5], batch.t[:5], batch.t[:5], batch.y[:5]), shifted))
     torch.testing.assert_close(terms.squared_error[:5], squared.detach(), **EXACT)
     weights = (2 + torch.arange(8)) / (terms.squared_error + 0.01) + 3
     torch.testing.assert_close(terms.loss, weights * terms.squared_error, **EXACT)

@@ -160,6 +160,6 @@ def test_a_small_transformer_is_trained_and_measured() -> None:
     protocols = [Protocol(metric=metric, reference=TINY, samples=64) for metric in metrics]
     assert [preflight(protocol) for protocol in protocols] == [[]] * len(protocols)
     found = evaluate(protocols, trainer.network, trainer.data)
-    assert all(math.isfinite(value) and seconds > 0 for value, seconds in found.values())
+    assert all(math.isfinite(one.value) and one.seconds > 0 for one in found.values())
     errors = [found[protocol.key].value for protocol in protocols[2:]]
     assert all(0.1 < error < 2 for error in errors), "a network that is still about 0 has an error of about 1"

@@ -39,9 +39,10 @@ class Pace(Transform):
     def weights(self, step: int, batch: Batch, weights: Tensor) -> Tensor:
         return weights * (1 + self.strength * self.mean)
 
-    def after_step(self, step: int, terms: Terms) -> None:
+    def after_step(self, step: int, terms: Terms) -> dict[str, float]:
         self.mean = 0.9 * self.mean + 0.1 * terms.squared_error.mean() / 100
         self.count = self.count + 1
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "count": self.count}

@@ -15,7 +15,8 @@ from reports.drawing import Drawing
 from reports.errors import NothingToReport, ReportError
 from reports.files import save_figure
 from reports.versions import TRUTH, Version
-from studies.schema import Bars, ResolvedStudy
+from studies.figure import Bars
+from studies.schema import ResolvedStudy
 
 from .pictures import assert_nothing_cut_or_overlapping, texts
 from .synthetic import corruption, draw_case, gap_restriction, task_affinity, v_then_u

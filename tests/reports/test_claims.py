@@ -15,7 +15,8 @@ from reports.claims import judge
 from reports.errors import ReportError
 from reports.predicates import Sample, decide, effect, page_trend
 from reports.verdicts import Verdict, flags
-from studies.schema import Claim, ResolvedStudy
+from studies.claim import Claim
+from studies.schema import ResolvedStudy
 
 from .synthetic import FakeRun, Protocols
 from .synthetic import v_then_u as case

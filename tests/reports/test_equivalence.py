@@ -13,7 +13,7 @@ from scipy import stats
 from reports import statistics as st
 from reports.claimwords import declared
 from reports.predicates import Sample, decide, effect
-from studies.schema import Claim
+from studies.claim import Claim
 
 CLAIM = Claim(id="e", text="e", where="w", panel="p", test="equivalence", arms=("a", "b"), margin=0.1)
 

@@ -8,7 +8,7 @@ import pytest
 from reports.drawing import Drawing, Subject
 from reports.files import save_figure
 from reports.layers import COLUMNS, draw_layers, layer_order, layer_points
-from studies.schema import Bars
+from studies.figure import Bars
 
 from .pictures import assert_nothing_cut_or_overlapping, texts
 from .synthetic import Case, FakeRun, layer_rows, task_affinity

@@ -12,7 +12,7 @@ from reports.claimwords import truth_words
 from reports.frames import last_stages, points, readings
 from reports.text import findings, markdown, plain
 from reports.verdicts import Judgement, Outcome, Verdict, flags
-from studies.schema import Claim
+from studies.claim import Claim
 
 from .synthetic import Case, corruption, gap_restriction, task_affinity, v_then_u
 from .test_claims import judged

@@ -18,6 +18,7 @@ from results.ingest import ingest
 from results.queries import (
     ANY,
     RESULT_COLUMNS,
+    artefacts,
     attempts,
     evaluated_keys,
     evaluations,
@@ -188,3 +189,15 @@ def test_unwritable_path_and_empty_frame(fmt: str, tmp_path: Path, filled: Engin
     write_table(table, fmt, tmp_path / "t")
     with pytest.raises(StoreError, match=r"cannot be written"):
         write_table(table, fmt, tmp_path / "no" / "folder")
+
+
+def test_artefacts_lie_in_the_attempt_that_counts(builder, store: Engine) -> None:
+    home = builder.standard()
+    ingest(store, home)
+    places = artefacts(store, home, ["e-t0-0", "e-t0-20", "e-t1-20", "unknown"])
+    folder = home.trajectory("t0")
+    assert places == {
+        "e-t0-0": folder.attempt(1) / "fid-e-t0-0.npy",
+        "e-t0-20": folder.attempt(3) / "fid-e-t0-20.npy",
+    }
+    assert artefacts(store, home, []) == {}

@@ -102,7 +102,7 @@ def test_bad_declarations(override: str, words: str) -> None:
 
 def test_what_is_trained_with_guidance_is_measured_against_the_guided_field() -> None:
     """Stage by stage, and only where the metric knows of guidance and the study says no other."""
-    guided = "dynamics.guidance={cfg_omega: 1.0, cfg_kappa: 0.5}"
+    guided = ("dynamics.guidance={cfg_omega: 1.0, cfg_kappa: 0.5}", "dynamics.label_dropout=0.1")
     source = load_source("obs_gap_restriction")
     plain, all_guided, u_plain = (
         {
@@ -111,7 +111,7 @@ def test_what_is_trained_with_guidance_is_measured_against_the_guided_field() ->
             for p in arm.points
             if arm.name == "pretrained_01_03"
         }
-        for overrides in ((), (guided,), (guided, "stages.1.guidance=null"))
+        for overrides in ((), guided, (*guided, "stages.1.guidance=null"))
     )
     assert plain.keys() == all_guided.keys() == u_plain.keys()
     for (stage, label), protocol in all_guided.items():

@@ -1,0 +1,123 @@
+"""Where curves reach the final value of a reference arm, and how much sooner than it they do (Figs 1, 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from reports.errors import Unsuited
+from reports.speedup import log2_speedups, reached, summed_up
+from reports.statistics import t_band
+from reports.text import ratio
+from reports.verdicts import SpeedUp
+
+LINE = "0.15"
+STAR = 9.0  # points
+AHEAD = 5.5  # of the curves
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One arm beside the reference: the epoch at which its mean curve reaches the reference's final mean (None where it
+    ends above), and its speed-up over ``n`` seeds (None where none has all points)."""
+
+    arm: str
+    epoch: float | None
+    speedup: SpeedUp | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The final mean of the reference in one panel, and all other arms' arrivals there."""
+
+    reference: str
+    level: float
+    arms: tuple[Arrival, ...]
+
+
+def arrivals(rows: pd.DataFrame, reference: str) -> Arrivals | None:
+    """From the points of one panel and stage under one reading (`reports.frames.points`); None where the end of the
+    reference is not measured."""
+    theirs = rows[rows["arm"] == reference]
+    epochs, mean = _mean_curve(theirs)
+    if not len(mean) or np.isnan(mean[-1]):
+        return None
+    level = float(mean[-1])
+    others = [(str(arm), own) for arm, own in rows.groupby("arm", sort=False) if arm != reference]
+    return Arrivals(reference, level, tuple(_arrival(arm, own, theirs, level) for arm, own in others))
+
+
+def _arrival(arm: str, ours: pd.DataFrame, theirs: pd.DataFrame, level: float) -> Arrival:
+    epochs, mean = _mean_curve(ours)
+    measured = ~np.isnan(mean)
+    ends_below = bool(measured[-1]) and mean[-1] <= level
+    at = reached(epochs[measured], mean[measured], level) if ends_below else None
+    try:
+        both = {"first": log2_speedups(ours, theirs), "lasting": log2_speedups(ours, theirs, lasting=True)}
+    except Unsuited:  # curves that cannot be compared are drawn all the same
+        return Arrival(arm, at, None, 0)
+    logs = pd.DataFrame(both).dropna()
+    speedup = summed_up(logs["first"].to_numpy(), logs["lasting"].to_numpy()) if len(logs) else None
+    return Arrival(arm, at, speedup, len(logs))
+
+
+def _mean_curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs, and the mean over the seeds measured at each."""
+    grid = rows.pivot(index="seed", columns="epoch", values="value").sort_index(axis=1)
+    return grid.columns.to_numpy(float), t_band(grid.to_numpy(float))[0]
+
+
+def mark_arrivals(ax: Axes, found: Arrivals, colours: Mapping[str, object]) -> None:
+    """The reference's final value as a line across, and a star where another arm's mean curve reaches it."""
+    ax.axhline(found.level, color=LINE, linestyle=(0, (5, 3)), linewidth=0.9, zorder=3.5)
+    for arrival in found.arms:
+        if arrival.epoch is not None:
+            star = _star(colours[arrival.arm], [arrival.epoch], [found.level])
+            ax.add_line(star)
+
+
+def say_speedups(ax: Axes, found: Arrivals, colours: Mapping[str, object], labels: Mapping[str, str]) -> None:
+    """A box in the corner with every arm's speed-up."""
+    said = [arrival for arrival in found.arms if arrival.speedup]
+    handles = []
+    for arrival in said:
+        assert arrival.speedup is not None
+        handle = _star(colours[arrival.arm], [], [])
+        handle.set_label(f"{labels[arrival.arm]}: {ratio(arrival.speedup.ratio, arrival.speedup.interval)}")
+        handles.append(handle)
+    if handles:
+        title = f"speed-up over {labels[found.reference]}"
+        box = ax.legend(handles=handles, title=title, loc="upper right", fontsize=7.5, title_fontsize=7.5)
+        box.set_zorder(AHEAD + 1)
+
+
+def arrival_handles(reference: str) -> Iterator[Line2D]:
+    """The line across and the stars, for the legend of the figure."""
+    yield Line2D([], [], color=LINE, linestyle=(0, (5, 3)), linewidth=0.9, label=f"final value of {reference}")
+    star = _star("0.6", [], [])
+    star.set_label("reaches it")
+    yield star
+
+
+def arrivals_words(all_found: list[Arrivals]) -> str:
+    """How to read the stars and the numbers in the box."""
+    first = all_found[0].reference
+    worse = any(arrival.epoch is None for found in all_found for arrival in found.arms)
+    without = f" An arm without a star ends above {first}: its speed-up is the inverse of that of {first} over it."
+    return (
+        f"Speed-up over {first}: last epoch divided by the epoch at which a seed's curve first reaches the final value "
+        "of that arm's curve of the same seed; geometric mean over seeds, with Student's t interval of the mean log₂; "
+        f"first crossings come early on noisy curves.{without if worse else ''} Stars mark where mean curves cross."
+    )
+
+
+def _star(colour: object, x: list[float], y: list[float]) -> Line2D:
+    star = Line2D(x, y, linewidth=0, marker="*", markersize=STAR, markeredgewidth=0.7, markeredgecolor="black")
+    star.set(markerfacecolor=colour, zorder=AHEAD)
+    return star

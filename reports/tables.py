@@ -1,0 +1,143 @@
+"""A study's table with its values: a part a panel, a row an arm, a cell the mean over seeds. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from reports.frames import Reading
+from reports.statistics import Interval, t_band
+from reports.words import ranges
+from studies.schema import ResolvedStudy
+from studies.table import Column, Table
+
+Mark = Literal["best", "second"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The values of one arm in one column by seed, and the paper's. ``absent`` says why no value can be there."""
+
+    values: dict[int, float]
+    seeds: tuple[int, ...]
+    paper: float | None = None
+    absent: str = ""
+    mark: Mark | None = None
+    paper_mark: Mark | None = None
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @cached_property
+    def _band(self) -> tuple[float, float]:
+        mean, _, high = t_band(np.array([*self.values.values()]).reshape(-1, 1))
+        return float(mean[0]), float(high[0] - mean[0])
+
+    @property
+    def mean(self) -> float | None:
+        return self._band[0] if self.n else None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of Student's 95 % interval of the mean; None for one seed."""
+        return self._band[1] if self.n > 1 else None
+
+    @property
+    def interval(self) -> Interval | None:
+        return None if self.half_width is None else (self._band[0] - self._band[1], self._band[0] + self._band[1])
+
+    @property
+    def missing(self) -> str:
+        """What is not there, in words; empty where all is."""
+        if self.absent or not self.n:
+            return self.absent or "not measured yet"
+        lacking = [seed for seed in self.seeds if seed not in self.values]
+        return f"seed{'s' if len(lacking) > 1 else ''} {ranges(lacking)} not measured yet" if lacking else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm. ``reference`` is the arm of the same panel that it is compared with."""
+
+    arm: str
+    label: str
+    control: bool
+    reference: str
+    cells: tuple[Cell, ...]
+    about: dict[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One panel: in every column a reading, and its rows, the controls last."""
+
+    panel: str
+    title: str
+    readings: tuple[Reading, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A study's table with its values."""
+
+    study: ResolvedStudy
+    table: Table
+    parts: tuple[Part, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.table.columns
+
+    @property
+    def rows(self) -> list[tuple[Part, Row]]:
+        return [(part, row) for part in self.parts for row in part.rows]
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is any value."""
+        return any(cell.n for _, row in self.rows for cell in row.cells)
+
+    @property
+    def readings(self) -> list[Reading]:
+        return list(dict.fromkeys(reading for part in self.parts for reading in part.readings))
+
+    @property
+    def missing(self) -> list[str]:
+        """One phrase an arm and reason: ``ratio75 dtd, FID (1-NFE), FID (2-NFE): seeds 3–5 not measured yet``."""
+        lacking: dict[tuple[str, str], list[str]] = {}
+        for part, row in self.rows:
+            for column, cell in zip(self.columns, row.cells, strict=True):
+                if cell.missing:
+                    lacking.setdefault((f"{part.panel} {row.arm}", cell.missing), []).append(column.label)
+        return [f"{arm}, {', '.join(columns)}: {why}" for (arm, why), columns in lacking.items()]
+
+
+def marked(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows of one part with the best and the second best of every column marked, ours and the paper's. Controls take
+    no part."""
+    arms = [row for row in rows if not row.control]
+    columns = list(zip(*(row.cells for row in arms), strict=True))
+    ours = [marks([cell.mean for cell in column]) for column in columns]
+    papers = [marks([cell.paper for cell in column]) for column in columns]
+    done = []
+    for i, row in enumerate(arms):
+        cells = [
+            replace(cell, mark=a[i], paper_mark=b[i]) for cell, a, b in zip(row.cells, ours, papers, strict=True)
+        ]
+        done.append(replace(row, cells=tuple(cells)))
+    return (*done, *(row for row in rows if row.control))
+
+
+def marks(values: Sequence[float | None]) -> list[Mark | None]:
+    """The lowest value is the best, the next is the second; equal values share a mark. One value alone has none."""
+    lowest = sorted({value for value in values if value is not None})
+    if sum(value is not None for value in values) < 2:
+        return [None] * len(values)
+    named: dict[float | None, Mark] = dict(zip(lowest, ("best", "second"), strict=False))
+    return [named.get(value) for value in values]

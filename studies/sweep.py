@@ -1,0 +1,87 @@
+"""Sweeps: a base arm, and a space of attributes in which its neighbours lie. Torch-free."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from studies.strict import Attribute, Strict
+
+
+class Range(Strict):
+    """Numbers from ``low`` to ``high``, drawn uniformly or, with ``log``, uniformly in their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range must begin above 0, not at {self.low}")
+        return self
+
+
+class Sweep(Strict):
+    """Arms that every panel has besides those that it lists: ``base`` attributes (over the panel's scalars), and over
+    them every point of ``space``.
+
+    ``grid`` takes all combinations of the values listed; ``random`` draws ``points`` of them by ``seed``. ``arm_name``
+    is the format string that names such an arm.
+    """
+
+    base: dict[str, Attribute] = {}
+    space: dict[str, list[Attribute] | Range] = Field(min_length=1)
+    strategy: Literal["grid", "random"] = "grid"
+    points: PositiveInt | None = None
+    seed: int = Field(default=0, ge=0)
+    arm_name: str
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        ranges = [name for name, values in self.space.items() if isinstance(values, Range)]
+        empty = [name for name, values in self.space.items() if isinstance(values, list) and not values]
+        if empty:
+            raise ValueError(f"the space of '{empty[0]}' is empty")
+        if self.strategy == "grid" and ranges:
+            raise ValueError(f"a grid needs the values of '{ranges[0]}' listed; a range takes 'strategy: random'")
+        if self.strategy == "grid" and self.points is not None:
+            raise ValueError("'points' goes with 'strategy: random'; a grid takes all combinations")
+        if self.strategy == "random" and self.points is None:
+            raise ValueError("'strategy: random' needs 'points', how many to draw")
+        if self.points is not None and not ranges and self.points > (size := math.prod(map(len, self.space.values()))):
+            raise ValueError(f"{self.points} different points cannot be drawn from a space of {size}")
+        return self
+
+
+def sweep_points(sweep: Sweep) -> list[dict[str, Attribute]]:
+    """The attributes of every point of a sweep, without ``base``, in a fixed order: all combinations of a grid, or as
+    many as asked, drawn without repetition."""
+    if sweep.points is None:
+        return list(_combinations(sweep))
+    rng = random.Random(sweep.seed)
+    if not any(isinstance(values, Range) for values in sweep.space.values()):
+        return rng.sample(list(_combinations(sweep)), sweep.points)
+    return [{name: _draw(values, rng) for name, values in sweep.space.items()} for _ in range(sweep.points)]
+
+
+def _combinations(sweep: Sweep) -> Iterator[dict[str, Attribute]]:
+    listed = [values for values in sweep.space.values() if isinstance(values, list)]
+    return (dict(zip(sweep.space, point, strict=True)) for point in itertools.product(*listed))
+
+
+def _draw(values: list[Attribute] | Range, rng: random.Random) -> Attribute:
+    if isinstance(values, list):
+        return rng.choice(values)
+    if values.log:
+        drawn = math.exp(rng.uniform(math.log(values.low), math.log(values.high)))
+    else:
+        drawn = rng.uniform(values.low, values.high)
+    return float(f"{drawn:.6g}")  # as many digits as names show
