@@ -296,10 +296,10 @@ class Guidance(Interval):
         if not isinstance(given, dict):
             return given
         known = {name: value for name, value in given.items() if value is not None}
-        if "effective_omega" not in known:
-            return known
+        if ("effective_omega" in known) == ("cfg_omega" in known):
+            raise ValueError("give cfg_omega (as it stands in the loss) or effective_omega = ω/(1 − κ), one of the two")
         if "cfg_omega" in known:
-            raise ValueError("give cfg_omega (as it stands in the loss) or effective_omega = ω/(1 − κ), not both")
+            return known
         kappa, effective = known.get("cfg_kappa"), known.pop("effective_omega")
         if not isinstance(kappa, int | float) or not isinstance(effective, int | float):
             raise ValueError("effective_omega needs a number, and cfg_kappa beside it")

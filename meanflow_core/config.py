@@ -127,9 +127,12 @@ class Dynamics(BaseModel):
 
     def in_words(self) -> str:
         """What tells stages of one study apart: ``fm_ratio 0, gap_restriction (lo 0.1, hi 0.3)``."""
-        told = [spec for spec in (self.objective, *self.transforms) if non_defaults(spec.params)]
-        pairs = [(spec.name, non_defaults(spec.params)) for spec in told]
-        said = [f"{name} ({', '.join(f'{k} {v}' for k, v in given.items())})" for name, given in pairs]
+        objective = [self.objective] if non_defaults(self.objective.params) else []
+        pairs = [(spec.name, non_defaults(spec.params)) for spec in (*objective, *self.transforms)]
+        if self.guidance is not None:
+            pairs.append(("guidance", non_defaults(self.guidance)))
+        options = [", ".join(f"{k} {v}" for k, v in given.items()) for _, given in pairs]
+        said = [f"{name} ({given})" if given else name for (name, _), given in zip(pairs, options, strict=True)]
         return ", ".join([f"fm_ratio {self.fm_ratio:g}", *said])
 
     def dump(self) -> dict[str, Any]:

@@ -13,10 +13,15 @@ from meanflow_core.times import TimeSampler
 
 
 def stage_bounds(params: DTDParams, times: TimeSampler) -> list[float]:
-    """a_1 > ... > a_N = 0: stage n trains on t ≥ a_n."""
+    """a_1 > ... > a_N = 0: stage n trains on t ≥ a_n. Raises: ValueError where t ≥ a_1 has no mass."""
     n = params.clusters
     shares = [1 - stage / n for stage in range(1, n)]
-    return [*(shares if params.spacing == "uniform" else map(times.quantile, shares)), 0.0]
+    bounds = [*(shares if params.spacing == "uniform" else map(times.quantile, shares)), 0.0]
+    if times.cdf(bounds[0]) == 1:
+        raise ValueError(
+            f"no time is drawn in the first of {n} clusters, t ≥ {bounds[0]:g}: use fewer, or spacing: equal_mass"
+        )
+    return bounds
 
 
 class DTD(Transform):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -175,18 +176,40 @@ def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> 
         arms.append(replace(arm, attributes=control.attributes))
     _unique(arms)
     _measured(study, arms)
+    _tabled(study, arms)
     return arms
+
+
+Reading = tuple[str, int, str]  # label of the metric, NFE, solver
+
+
+def _reading(point: Point) -> Reading:
+    return point.protocol.metric_label, point.protocol.nfe, point.protocol.solver
 
 
 def _measured(study: ResolvedStudy, arms: Sequence[Arm]) -> None:
     """Raises: StudyError for a measure that has no point in any arm."""
-    there = {(p.protocol.metric_label, p.protocol.nfe, p.protocol.solver) for arm in arms for p in arm.points}
+    there = {_reading(point) for arm in arms for point in arm.points}
     for i, measure in enumerate(study.measure):
         if (measure.metric_label, measure.nfe, measure.solver) not in there:
             raise StudyError(
                 f"study '{study.study}', measure {i} ({measure.metric_label}): no arm has a stage with a point of it; "
                 "look at its 'stages', 'every_epochs' and 'from_epoch'"
             )
+
+
+def _tabled(study: ResolvedStudy, arms: Sequence[Arm]) -> None:
+    """Raises: StudyError for a column of the table that is not measured at its percent of some arm's length."""
+    for column in study.table.columns if study.table else ():
+        reading: Reading = (column.metric or study.primary, column.nfe, column.solver)
+        for arm in arms:
+            wanted = column.percent / 100 * arm.epochs
+            if not any(math.isclose(p.epoch, wanted) for p in arm.points if _reading(p) == reading):
+                raise StudyError(
+                    f"study '{study.study}', table column '{column.id}': arm '{arm.name}' is not measured at "
+                    f"{column.percent:g} % of its {arm.epochs} epochs ({wanted:g}); change the column's 'percent' or "
+                    f"the 'every_epochs' of {reading[0]}"
+                )
 
 
 def _arm_name(study: ResolvedStudy, pattern: str, attributes: dict[str, Any]) -> str:

@@ -2,91 +2,195 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from meanflow_core.registry import components
 from studies.claim import Claim
-from studies.figure import Curves, Figure
-from studies.schema import ResolvedStudy
+from studies.figure import Bars, Curves, Figure, Images, Levels
+from studies.schema import Measure, ResolvedStudy
+from studies.strict import Attribute
+from studies.table import Table
 from studies.yamlfile import Loc
 
 Problem = tuple[Loc, str]
+Problems = Iterator[Problem]
+Attributes = dict[str, Attribute]
+NO_FORMAT = (LookupError, ValueError, AttributeError, TypeError)  # what str.format raises
 
 
-def problems(study: ResolvedStudy) -> Iterator[Problem]:
+def problems(study: ResolvedStudy) -> Problems:
     """(where, what) of every name that the study uses and nobody defines."""
     stages = _stages(study)
-    metrics = sorted({m.metric_label for m in study.measure})
+    metrics = _metrics(study)
     for i, measure in enumerate(study.measure):
         for name in measure.stages or ():
             yield from _known(("measure", i, "stages"), "stage", name, stages)
     yield from _known(("primary",), "measured metric", study.primary, metrics)
     if study.truth is not None:
         yield from _known(("truth",), "measured metric", study.truth, metrics)
+    yield from _of_settings(study)
     if study.figure is not None:
-        yield from _of_figure(study, study.figure, stages, metrics)
+        yield from _of_figure(study, study.figure)
+    if study.table is not None:
+        yield from _of_table(study, study.table)
     for i, claim in enumerate(study.claims):
-        yield from _of_claim(study, claim, ("claims", i), stages, metrics)
+        yield from _of_claim(study, claim, ("claims", i))
 
 
-def _of_figure(
-    study: ResolvedStudy, figure: Figure, stages: Sequence[str], metrics: Sequence[str]
-) -> Iterator[Problem]:
-    for panel in study.panels.values():
-        yield from _known(("figure", "colour_by"), "attribute", figure.colour_by, list(panel.arms))
+def _of_settings(study: ResolvedStudy) -> Problems:
+    """Settings of attributes that no arm has, and constants that nothing refers to.
+
+    A value in the settings that no arm has is none: studies share them. That an arm's value stands there is seen to
+    where its dynamics are made (`studies.loader.stage_dynamics`).
+    """
+    listed = [attributes for panel in study.panels for attributes in _attributes(study, panel)]
+    given = _names_of([*listed, *(control.attributes for control in study.controls.values())])
+    for name in study.settings:
+        yield from _known(("settings", name), "attribute", name, given)
+    chains = [study.stages, *(study.stages_of(name) for name in study.controls)]
+    used = _names_in([study.settings, *(stage.model_dump() for chain in chains for stage in chain)])
+    for name in study.constants:
+        if name not in used:
+            yield ("constants", name), f"nothing refers to it: no stage and no setting has '${name}'"
+    for name in study.sweep.space if study.sweep else ():
+        if name not in used and name not in study.settings:
+            yield (
+                ("sweep", "space", name),
+                f"nothing depends on it: no stage and no setting has '${name}', and there is no 'settings.{name}'",
+            )
+
+
+def _names_in(value: Any) -> set[str]:
+    """All names that texts ``$name`` in it stand for."""
+    if isinstance(value, dict | list | tuple):
+        return set().union(*map(_names_in, value.values() if isinstance(value, dict) else value))
+    return {value[1:]} if isinstance(value, str) and value.startswith("$") else set()
+
+
+def _of_figure(study: ResolvedStudy, figure: Figure) -> Problems:
     if figure.metric is not None:
-        yield from _known(("figure", "metric"), "measured metric", figure.metric, metrics)
-    if isinstance(figure, Curves) or not figure.metrics:
-        solver = None if isinstance(figure, Curves) else figure.solver
+        yield from _known(("figure", "metric"), "measured metric", figure.metric, _metrics(study))
+    solver = figure.solver if isinstance(figure, Bars | Levels) else None
+    if not (isinstance(figure, Bars) and figure.metrics):
         yield from _at_nfe(study, ("figure", "nfe"), figure.metric or study.primary, figure.nfe, solver)
     if isinstance(figure, Curves):
-        yield from _known(("figure", "stage"), "stage", figure.stage, stages)
-        yield from _of_label(study, figure)
-        return
+        yield from _of_curves(study, figure)
+    elif isinstance(figure, Bars):
+        yield from _of_bars(study, figure)
+    elif isinstance(figure, Levels):
+        yield from _of_levels(study, figure)
+    else:
+        yield from _of_images(study, figure)
+
+
+def _of_curves(study: ResolvedStudy, figure: Curves) -> Problems:
+    yield from _had_by_all(study, ("figure", "colour_by"), figure.colour_by)
+    yield from _known(("figure", "stage"), "stage", figure.stage, _stages(study))
+    if figure.label is not None:
+        yield from _formats(study, ("figure", "label"), figure.label)
+    if figure.reference is not None:
+        yield from _in_every_panel(study, ("figure", "reference"), figure.reference)
+    for number, panels in figure.panels_of.items():
+        loc = ("figure", "panels_of", str(number))
+        if number not in study.paper.figures:
+            yield loc, f"the study does not make figure {number} of the paper (paper.figures: {study.paper.figures})"
+        for panel in panels:
+            yield from _known(loc, "panel", panel, list(study.panels))
+
+
+def _of_bars(study: ResolvedStudy, figure: Bars) -> Problems:
+    yield from _had_by_all(study, ("figure", "colour_by"), figure.colour_by)
     for name in ("metrics", "ceilings"):
         for metric in getattr(figure, name):
-            yield from _known(("figure", name), "measured metric", metric, metrics)
+            yield from _known(("figure", name), "measured metric", metric, _metrics(study))
     if figure.x is not None:
-        for panel in study.panels.values():
-            yield from _known(("figure", "x"), "attribute", figure.x, list(panel.arms))
+        yield from _had_by_all(study, ("figure", "x"), figure.x)
     if figure.reference is not None:
         arms = [arm for panel in study.panels for arm in _arms(study, panel)]
         yield from _known(("figure", "reference"), "arm", figure.reference, arms)
 
 
-def _of_label(study: ResolvedStudy, figure: Curves) -> Iterator[Problem]:
-    arms = [a for panel in study.panels.values() for a in panel.attributes()] if figure.label is not None else []
-    for attributes in arms:
-        try:
-            str(figure.label).format(**attributes)
-        except (LookupError, ValueError, AttributeError, TypeError) as error:
-            yield ("figure", "label"), f"not a format of the arms' attributes ({', '.join(attributes)}): {error}"
-            return
+def _of_levels(study: ResolvedStudy, figure: Levels) -> Problems:
+    loc = ("figure", "x")
+    for panel in study.panels:
+        arms = _attributes(study, panel)
+        yield from _known(loc, f"attribute in panel '{panel}'", figure.x, _names_of(arms))
+        for value in (arm[figure.x] for arm in arms if figure.x in arm):
+            if isinstance(value, str) or (figure.log_x and value <= 0):
+                wanted = "number above 0, as 'log_x' demands" if figure.log_x else "number"
+                yield loc, f"an arm of panel '{panel}' has {figure.x} = {value}, which is no {wanted}"
+    if figure.reference is not None:
+        yield from _in_every_panel(study, ("figure", "reference"), figure.reference)
+    if figure.paper_column is not None:
+        columns = [column.id for column in study.table.columns] if study.table else []
+        if figure.paper_column not in columns:
+            there = ", ".join(columns) or "none"
+            yield ("figure", "paper_column"), f"the table has no column '{figure.paper_column}' (it has: {there})"
 
 
-def _of_claim(
-    study: ResolvedStudy, claim: Claim, loc: Loc, stages: Sequence[str], metrics: Sequence[str]
-) -> Iterator[Problem]:
+def _of_images(study: ResolvedStudy, figure: Images) -> Problems:
+    yield from _formats(study, ("figure", "label"), figure.label)
+    for measure in study.measure:
+        if (measure.metric_label, measure.nfe) != (figure.metric, figure.nfe):
+            continue
+        if not measure.metric.params.pictures:
+            yield ("figure", "metric"), f"'{figure.metric}' is a number and keeps no pictures; the metric 'images' does"
+        elif figure.rows * figure.columns > measure.samples:
+            yield (
+                ("figure", "rows"),
+                f"{figure.rows} × {figure.columns} pictures are wanted, and only {measure.samples} samples are kept",
+            )
+
+
+def _of_table(study: ResolvedStudy, table: Table) -> Problems:
+    ids = [column.id for column in table.columns]
+    for i, column in enumerate(table.columns):
+        loc: Loc = ("table", "columns", i)
+        if column.id in ids[:i]:
+            yield (*loc, "id"), f"two columns are called '{column.id}'"
+        if column.metric is not None:
+            yield from _known((*loc, "metric"), "measured metric", column.metric, _metrics(study))
+        yield from _at_nfe(study, (*loc, "nfe"), column.metric or study.primary, column.nfe, column.solver)
+    for part in ("row", "reference"):
+        yield from _formats(study, ("table", part), getattr(table, part), also=("arm",))
+    for panel in study.panels:
+        arms = _arms(study, panel)
+        for name, attributes in zip(arms, _attributes(study, panel), strict=False):  # controls come last, without a row
+            with contextlib.suppress(*NO_FORMAT):  # said above
+                reference = table.reference.format(**{"arm": name, **attributes})
+                yield from _known(("table", "reference"), f"arm of panel '{panel}'", reference, arms)
+
+
+def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
+    metric = claim.metric or study.primary
     if claim.stage is not None:
-        yield from _known((*loc, "stage"), "stage", claim.stage, stages)
+        yield from _known((*loc, "stage"), "stage", claim.stage, _stages(study))
     if claim.metric is not None:
-        yield from _known((*loc, "metric"), "measured metric", claim.metric, metrics)
-    yield from _at_nfe(study, (*loc, "nfe"), claim.metric or study.primary, claim.nfe, claim.solver)
+        yield from _known((*loc, "metric"), "measured metric", claim.metric, _metrics(study))
+    yield from _at_nfe(study, (*loc, "nfe"), metric, claim.nfe, claim.solver)
     if claim.truth is not None and not claim.truth.startswith(names := tuple(c.name for c in components("metric"))):
         yield (*loc, "truth"), f"there is no metric '{claim.truth}' (there is: {', '.join(names)})"
     for arm in claim.arms or ():
         yield from _known((*loc, "arms"), f"arm of panel '{claim.panel}'", arm, _arms(study, claim.panel))
     for name, value in claim.among.items():
-        given = study.panels[claim.panel].arms[name]
-        values = given if isinstance(given, list) else [given]
+        values = [arm[name] for arm in _attributes(study, claim.panel) if name in arm]
         if value not in values:
             yield (*loc, "among"), f"no arm of '{claim.panel}' has {name} = {value} (there is: {values})"
+    found = _measures(study, metric, claim.nfe, claim.solver)
+    if claim.test == "speedup" and found and all(measure.every_epochs is None for measure in found):
+        yield (*loc, "test"), f"a speed-up needs a curve: give the measure of '{metric}' an 'every_epochs'"
 
 
-def _at_nfe(study: ResolvedStudy, loc: Loc, metric: str, nfe: int, solver: str | None) -> Iterator[Problem]:
+def _measures(study: ResolvedStudy, metric: str, nfe: int, solver: str | None) -> list[Measure]:
+    return [m for m in study.measure if (m.metric_label, m.nfe) == (metric, nfe) and solver in (None, m.solver)]
+
+
+def _at_nfe(study: ResolvedStudy, loc: Loc, metric: str, nfe: int, solver: str | None) -> Problems:
     """Whether a metric, if it is measured at all, is measured at this NFE (and by this solver)."""
     found = [m for m in study.measure if m.metric_label == metric]
-    if found and all(m.nfe != nfe or solver not in (None, m.solver) for m in found):
+    if found and not _measures(study, metric, nfe, solver):
         there = ", ".join(f"{m.nfe} NFE ({m.solver})" for m in found)
         how = f" ({solver})" if solver else ""
         yield loc, f"'{metric}' is not measured at {nfe} NFE{how}, but at {there}"
@@ -97,15 +201,50 @@ def _stages(study: ResolvedStudy) -> list[str]:
     return sorted({stage.name for chain in chains for stage in chain})
 
 
+def _metrics(study: ResolvedStudy) -> list[str]:
+    return sorted({measure.metric_label for measure in study.measure})
+
+
+def _attributes(study: ResolvedStudy, panel: str) -> list[Attributes]:
+    """The attributes of each arm of a panel, those of a sweep too."""
+    return [attributes for _, attributes in study.arms_of(panel)]
+
+
+def _names_of(arms: Sequence[Attributes]) -> list[str]:
+    return sorted({name for attributes in arms for name in attributes})
+
+
 def _arms(study: ResolvedStudy, panel: str) -> list[str]:
     try:
         named = [pattern.format(**attributes) for pattern, attributes in study.arms_of(panel)]
-    except (LookupError, ValueError, AttributeError, TypeError):
+    except NO_FORMAT:
         return []  # the expansion says what is wrong with arm_name
     return [*named, *(name for name, control in study.controls.items() if control.panel == panel)]
 
 
-def _known(loc: Loc, what: str, name: str, known: Sequence[str]) -> Iterator[Problem]:
+def _formats(study: ResolvedStudy, loc: Loc, pattern: str, also: Sequence[str] = ()) -> Problems:
+    """Whether a format string has the attributes of every arm; ``also`` names texts that it has besides."""
+    for attributes in (arm for panel in study.panels for arm in _attributes(study, panel)):
+        names = {**dict.fromkeys(also, ""), **attributes}
+        try:
+            pattern.format(**names)
+        except NO_FORMAT as error:
+            yield loc, f"not a format of the arms' attributes ({', '.join(names)}): {error}"
+            return
+
+
+def _had_by_all(study: ResolvedStudy, loc: Loc, name: str) -> Problems:
+    for panel in study.panels:
+        for attributes in _attributes(study, panel):
+            yield from _known(loc, "attribute", name, list(attributes))
+
+
+def _in_every_panel(study: ResolvedStudy, loc: Loc, arm: str) -> Problems:
+    for panel in study.panels:
+        yield from _known(loc, f"arm of panel '{panel}'", arm, _arms(study, panel))
+
+
+def _known(loc: Loc, what: str, name: str, known: Sequence[str]) -> Problems:
     if known and name not in known:
         hint = "; leave the claims out with claims: []" if loc[0] == "claims" else ""
         yield loc, f"there is no {what} '{name}' (there is: {', '.join(known)}){hint}"

@@ -20,7 +20,7 @@ from studies.yamlfile import Loc, YamlFile, parse_value, read_yaml
 
 BUILTIN = Path(__file__).parent
 SCALES = "scales"
-NOT_STUDIES = {"implications"}  # other declarations beside the built-in studies
+NOT_STUDIES = {"implications", "paper_values"}  # other declarations beside the built-in studies
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -163,6 +163,17 @@ def resolve(
     source: StudySource, scale: str, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None
 ) -> ResolvedStudy:
     """The study at one scale. Raises: StudyError naming file, line and key of whatever is wrong."""
+    data, overridden = merged(source, scale, overrides, seeds)
+    return validated(data, source, overridden)
+
+
+def merged(
+    source: StudySource, scale: str, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None
+) -> tuple[dict[str, Any], set[Loc]]:
+    """A scale laid over the study, overrides laid over both, not validated yet; and what was overridden.
+
+    Raises: StudyError for a scale that is not there, or an override that cannot be laid over.
+    """
     if scale not in source.scales:
         raise StudyError(f"study '{source.name}' has no scale '{scale}' (it has: {', '.join(source.scales)})")
     data = merge({k: v for k, v in source.data.items() if k != SCALES}, source.data[SCALES][scale])
@@ -174,7 +185,12 @@ def resolve(
         _apply(data, path, value)
     if seeds is not None:
         data["seeds"] = list(seeds)
-    overridden = {path for path, _ in paths}
+    return data, {path for path, _ in paths}
+
+
+def validated(data: dict[str, Any], source: StudySource, overridden: set[Loc]) -> ResolvedStudy:
+    """The study that merged data describe. Raises: StudyError naming file, line and key of whatever is wrong."""
+    scale = data["scale"]
     try:
         study = ResolvedStudy.model_validate(data)
     except ValidationError as error:
@@ -204,7 +220,8 @@ def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc
                 where = _where((*path, i, *loc) if own else ("dynamics", *loc), source, study.scale, overridden)
                 message = first["msg"].removeprefix("Value error, ")
                 if first["type"] == "extra_forbidden":
-                    message = f"unknown key; there is: {', '.join(Dynamics.model_fields)}"
+                    known = f"; there is: {', '.join(Dynamics.model_fields)}"
+                    message = "unknown key" + (known if len(loc) == 1 else "")
                 key = ".".join(str(p) for p in loc) or "dynamics"
                 raise StudyError(f"{where}: stage '{stage.name}': {key}: {message}") from None
             except ValueError as error:

@@ -56,7 +56,8 @@ class Sweep(Strict):
             raise ValueError("'points' goes with 'strategy: random'; a grid takes all combinations")
         if self.strategy == "random" and self.points is None:
             raise ValueError("'strategy: random' needs 'points', how many to draw")
-        if self.points is not None and not ranges and self.points > (size := math.prod(map(len, self.space.values()))):
+        size = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
+        if self.points is not None and not ranges and self.points > size:
             raise ValueError(f"{self.points} different points cannot be drawn from a space of {size}")
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from studies.cli import admin, inspect_, planning, reporting, running
+from studies.cli import admin, inspect_, planning, reporting, running, sweeping
 
 app = typer.Typer(
     name="study",
@@ -26,6 +26,7 @@ running again continues where it stopped and computes nothing twice.""",
 app.command("list")(inspect_.list_studies)
 app.command("plan")(planning.plan)
 app.command("run")(running.run)
+app.command("sweep")(sweeping.sweep)
 app.command("status")(inspect_.status)
 app.command("report")(reporting.report)
 app.command("claims")(reporting.claims)

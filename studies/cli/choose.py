@@ -101,12 +101,10 @@ def study_of_figure(number: int, table: bool = False) -> tuple[str, str | None]:
 
     Raises: StudyError that lists what there is.
     """
+    from reports.catalogue import paper_elements
+
     kind = "tables" if table else "figures"
-    found: dict[int, tuple[str, str | None]] = {}
-    for name in builtin_names():
-        source = load_source(name)
-        for n in source.paper(kind):
-            found.setdefault(n, (name, source.only_scale_with(kind, n)))
+    found = {one.number: (one.study, one.scale) for one in paper_elements() if one.kind == kind}
     if number in found:
         return found[number]
     there = ", ".join(str(n) for n in sorted(found)) or "none"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from studies.cli.options import (
     DEFAULT_HOME,
@@ -29,6 +31,10 @@ def plan(
     seeds: SeedsOpt = None,
     override: OverrideOpt = None,
     variant: VariantOpt = None,
+    power: Annotated[
+        bool,
+        typer.Option("--power", help="Instead, how many seeds its comparisons need, from the spread in the store."),
+    ] = False,
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
@@ -41,6 +47,11 @@ def plan(
     from sweeps.session import open_session, plan_record
 
     chosen, said = choose(studies, scale, seeds, override or [], variant)
+    if power:
+        from studies.cli.powering import print_power
+
+        print_power(chosen, said, variant, home, json=json)
+        return
     session = open_session(chosen, variant)
     rates = rates_of(home)
     jobs = session.jobs(session.inventory(Home(home), evaluated_in(home)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,54 +25,100 @@ class TableFormat(StrEnum):
 
 def report(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="A study's name or file; or give --figure.")
+        str | None, typer.Argument(metavar="[STUDY]", help="A study's name or file; or give --figure or --table.")
     ] = None,
     figure: Annotated[int | None, typer.Option("--figure", help="Number of a figure of the paper.")] = None,
+    table: Annotated[int | None, typer.Option("--table", help="Number of a table of the paper.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that the store can give, with an index, index.md, of it and of the rest.")
+    ] = False,
     scale: StoredScaleOpt = None,
     variant: StoredVariantOpt = None,
     metric: Annotated[
         str | None, typer.Option("--metric", metavar="LABEL", help="Draw another measured metric, e.g. v_error.")
     ] = None,
     nfe: Annotated[int | None, typer.Option("--nfe", min=1, help="At another number of function evaluations.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("report"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
-    """Draw a figure from the store: PNG, PDF, SVG, and the CSV behind it. Says what is missing.
+    """Make a study's figure (PNG, PDF, SVG, and the CSV behind it) and its table (Markdown, LaTeX, CSV) from the store.
+    Says what is missing.
 
-    Where true errors are measured, the figure is drawn with them too (..._truth).
+    Where true errors are measured, the figure is drawn with them too (..._truth). Beside a table stands the order of
+    its rows (..._orders.csv).
     """
-    from reports.build import build_figure
+    if everything:
+        if study or figure or table or variant or metric or nfe:
+            raise StudyError("--all reports whatever is stored; besides it give only --scale, --out, --home and --json")
+        _report_everything(home, scale, out, json)
+        return
+    from reports.report import build_report
+    from results.layout import Home
+    from studies.cli.output import console, print_json
+    from studies.cli.store import opened
+
+    name, only_scale = _one_of(study, figure, table)
+    only: Literal["figure", "table"] | None = "figure" if figure else "table" if table else None
+    if only == "table" and (metric or nfe):
+        raise StudyError("--metric and --nfe draw a figure by another metric; leave them out with --table")
+    place = Home(home)
+    with opened(place) as engine:
+        made = build_report(
+            engine, place, study=name, scale=scale or only_scale, variant=variant, metric=metric, nfe=nfe,
+            figure=figure, only=only, out=out, asked=study,
+        )  # fmt: skip
+    if json:
+        about = {"study": name, "scale": made.run.scale, "run": made.run.run}
+        tables = {"table": made.table.records} if made.table else {}
+        print_json({**about, "files": [str(path) for path in made.files], "missing": made.missing, **tables})
+        return
+    sys.stdout.write(f"{name}: {made.chosen}\n")
+    if made.table:
+        from reports.tableformats import show
+
+        show(made.table.document, console())
+    if made.ranking:
+        from reports.rankingtext import plain
+
+        console().print(plain(made.ranking.rankings), markup=False, highlight=False, soft_wrap=True)
+    lines = [f"missing: {phrase}" for phrase in made.missing] + [f"wrote {path}" for path in made.files]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _report_everything(home: Path, scale: str | None, out: Path, json: bool) -> None:
+    """What the store can give, into one folder; progress goes to standard error."""
+    from reports.everything import build_everything
     from results.layout import Home
     from studies.cli.output import print_json
     from studies.cli.store import opened
 
-    name, scale_of_figure = _one_of(study, figure)
     place = Home(home)
     with opened(place) as engine:
-        drawn = build_figure(
-            engine, place, study=name, scale=scale or scale_of_figure, variant=variant, metric=metric, nfe=nfe, out=out,
-            asked=study,
-        )  # fmt: skip
+        made = build_everything(engine, place, scale=scale, out=out, say=_say)
     if json:
-        files = [str(path) for path in drawn.files]
-        about = {"study": name, "scale": drawn.run.scale, "run": drawn.run.run}
-        print_json({**about, "files": files, "missing": drawn.missing})
+        print_json({"index": str(made.index), "files": [str(path) for path in made.files], "missing": made.missing})
         return
-    lines = [f"{name}: {drawn.chosen}"]
-    lines += [f"missing: {phrase}" for phrase in drawn.missing] + [f"wrote {path}" for path in drawn.files]
+    lines = [f"missing: {phrase}" for phrase in made.missing]
+    lines.append(f"wrote {len(made.files)} files; they begin with {made.index}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _one_of(study: str | None, figure: int | None) -> tuple[str, str | None]:
-    """The name of the study meant, and the scale where only one draws the figure. Raises: StudyError."""
+def _say(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
+
+
+def _one_of(study: str | None, figure: int | None, table: int | None) -> tuple[str, str | None]:
+    """The name of the study meant, and the scale where only one makes the figure or table. Raises: StudyError."""
     from studies.cli.choose import source_of, study_of_figure
 
-    if study is not None and figure is None:
+    if study is not None and figure is None and table is None:
         return source_of(study).name, None
-    if figure is not None and study is None:
+    if figure is not None and study is None and table is None:
         return study_of_figure(figure)
-    raise StudyError("say which: a study's name, or --figure N (see `study list`)")
+    if table is not None and study is None and figure is None:
+        return study_of_figure(table, table=True)
+    raise StudyError("say which: a study's name, --figure N or --table N (see `study list`)")
 
 
 def claims(

@@ -27,6 +27,7 @@ from studies.errors import StudyError
 
 if TYPE_CHECKING:
     from results.layout import Home
+    from studies.schema import ResolvedStudy
     from sweeps.jobs import Job
     from sweeps.scheduler import Outcome, Scheduler
     from sweeps.session import Session
@@ -48,15 +49,26 @@ def run(
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
     """Train and measure what a study still lacks. Running again continues; nothing is computed twice."""
+    from studies.cli.choose import choose
+
+    chosen, said = choose(studies, scale, seeds, override or [], variant)
+    sys.exit(execute(chosen, said, studies, variant, workers, home))
+
+
+def execute(
+    chosen: list[ResolvedStudy], said: str, studies: list[str], variant: str | None, workers: int | None, home: Path
+) -> int:
+    """Train and measure what resolved studies still lack, which the user called ``studies``. Returns: the exit status.
+
+    Raises: StudyError where they cannot run here.
+    """
     from results.layout import Home
     from results.queries import evaluated_keys
-    from studies.cli.choose import choose
     from studies.cli.store import created, ingest_new
     from sweeps.preflight import preflight
     from sweeps.scheduler import Outcome
     from sweeps.session import open_session
 
-    chosen, said = choose(studies, scale, seeds, override or [], variant)
     session = open_session(chosen, variant)
     _say(said)
     if problems := preflight(session):
@@ -70,7 +82,7 @@ def run(
     outcome = _execute(place, jobs, workers) if jobs else Outcome()
     _complain(outcome)
     ingest_new(place)  # what the workers left
-    sys.exit(_conclude(outcome, studies, variant))
+    return _conclude(outcome, studies, variant)
 
 
 def _say(text: str) -> None:
