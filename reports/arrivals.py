@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,18 +39,20 @@ class Arrivals:
     reference: str
     level: float
     arms: tuple[Arrival, ...]
+    seeds: int
 
 
 def arrivals(rows: pd.DataFrame, reference: str) -> Arrivals | None:
     """From the points of one panel and stage under one reading (`reports.frames.points`); None where the end of the
     reference is not measured."""
     theirs = rows[rows["arm"] == reference]
-    epochs, mean = _mean_curve(theirs)
+    _, mean = _mean_curve(theirs)
     if not len(mean) or np.isnan(mean[-1]):
         return None
     level = float(mean[-1])
     others = [(str(arm), own) for arm, own in rows.groupby("arm", sort=False) if arm != reference]
-    return Arrivals(reference, level, tuple(_arrival(arm, own, theirs, level) for arm, own in others))
+    arms = tuple(_arrival(arm, own, theirs, level) for arm, own in others)
+    return Arrivals(reference, level, arms, rows["seed"].nunique())
 
 
 def _arrival(arm: str, ours: pd.DataFrame, theirs: pd.DataFrame, level: float) -> Arrival:
@@ -76,44 +78,44 @@ def _mean_curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def mark_arrivals(ax: Axes, found: Arrivals, colours: Mapping[str, object]) -> None:
     """The reference's final value as a line across, and a star where another arm's mean curve reaches it."""
     ax.axhline(found.level, color=LINE, linestyle=(0, (5, 3)), linewidth=0.9, zorder=3.5)
-    for arrival in found.arms:
-        if arrival.epoch is not None:
-            star = _star(colours[arrival.arm], [arrival.epoch], [found.level])
-            ax.add_line(star)
+    for arm in found.arms:
+        if arm.epoch is not None:
+            ax.add_line(_star(colours[arm.arm], [arm.epoch], [found.level]))
 
 
 def say_speedups(ax: Axes, found: Arrivals, colours: Mapping[str, object], labels: Mapping[str, str]) -> None:
-    """A box in the corner with every arm's speed-up."""
-    said = [arrival for arrival in found.arms if arrival.speedup]
+    """A box where it hides least, with every arm's speed-up."""
     handles = []
-    for arrival in said:
-        assert arrival.speedup is not None
-        handle = _star(colours[arrival.arm], [], [])
-        handle.set_label(f"{labels[arrival.arm]}: {ratio(arrival.speedup.ratio, arrival.speedup.interval)}")
-        handles.append(handle)
+    for arm in found.arms:
+        if arm.speedup is not None:
+            colour = colours[arm.arm]
+            handle = Line2D([], [], color=colour) if arm.epoch is None else _star(colour, [], [])  # type: ignore[arg-type]
+            some = f" ({arm.n} of {found.seeds} seeds)" if arm.n < found.seeds else ""
+            handle.set_label(f"{labels[arm.arm]}: {ratio(arm.speedup.ratio, arm.speedup.interval)}{some}")
+            handles.append(handle)
     if handles:
         title = f"speed-up over {labels[found.reference]}"
-        box = ax.legend(handles=handles, title=title, loc="upper right", fontsize=7.5, title_fontsize=7.5)
+        box = ax.legend(handles=handles, title=title, loc="best", fontsize=7.5, title_fontsize=7.5)
         box.set_zorder(AHEAD + 1)
 
 
 def arrival_handles(reference: str) -> Iterator[Line2D]:
-    """The line across and the stars, for the legend of the figure."""
+    """The line across and the stars, for the legend of the figure; ``reference`` is what the arm is called."""
     yield Line2D([], [], color=LINE, linestyle=(0, (5, 3)), linewidth=0.9, label=f"final value of {reference}")
     star = _star("0.6", [], [])
     star.set_label("reaches it")
     yield star
 
 
-def arrivals_words(all_found: list[Arrivals]) -> str:
+def arrivals_words(reference: str, all_found: Sequence[Arrivals]) -> str:
     """How to read the stars and the numbers in the box."""
-    first = all_found[0].reference
-    worse = any(arrival.epoch is None for found in all_found for arrival in found.arms)
-    without = f" An arm without a star ends above {first}: its speed-up is the inverse of that of {first} over it."
+    worse = any(arm.epoch is None for found in all_found for arm in found.arms)
+    without = f" An arm without one ends above {reference}; its speed-up is the inverse of that of {reference} over it."
     return (
-        f"Speed-up over {first}: last epoch divided by the epoch at which a seed's curve first reaches the final value "
-        "of that arm's curve of the same seed; geometric mean over seeds, with Student's t interval of the mean log₂; "
-        f"first crossings come early on noisy curves.{without if worse else ''} Stars mark where mean curves cross."
+        f"Dashed line: mean final value of {reference}; stars: where mean curves reach it.{without if worse else ''} "
+        f"Speed-up over {reference}: last epoch divided by the epoch at which a seed's curve first reaches the final "
+        "value of the other's curve of the same seed; geometric mean over seeds, with Student's t interval of the mean "
+        "log₂. First crossings come early on noisy curves, which makes speed-ups larger, up or down."
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports.drawing import ALARM
 from reports.page import MARGIN, Page
+from reports.statistics import t_band
 from studies.schema import ResolvedStudy
 
 LEFT, GAP, BELOW = 0.9, 0.3, 0.55  # inches: left of axes, between columns, below
@@ -33,13 +35,17 @@ class Place:
 
 def panel_rows(page: Page, study: ResolvedStudy) -> Iterator[list[Place]]:
     """Rows of up to two panels, each below its title. The caller draws a row and moves the page on."""
-    names = list(study.panels)
-    per_row = min(2, len(names))
-    width = (page.width - LEFT - MARGIN - GAP * (per_row - 1)) / per_row
+    return rows_of(page, {name: panel_title(study, name) for name in study.panels}, 2, GAP)
+
+
+def rows_of(page: Page, titles: Mapping[str, str], per_row: int, gap: float) -> Iterator[list[Place]]:
+    """Rows of axes of equal width, ``gap`` inches apart, each below its title (by name)."""
+    names = list(titles)
+    per_row = min(per_row, len(names))
+    width = (page.width - LEFT - MARGIN - gap * (per_row - 1)) / per_row
     for first in range(0, len(names), per_row):
-        row = [Place(name, LEFT + i * (width + GAP), width) for i, name in enumerate(names[first : first + per_row])]
-        titles = [page.text(panel_title(study, p.panel), x=p.x, width=width, size=9.5) for p in row]
-        page.y = 0.06 + max(titles)
+        row = [Place(name, LEFT + i * (width + gap), width) for i, name in enumerate(names[first : first + per_row])]
+        page.y = 0.06 + max(page.text(titles[p.panel], x=p.x, width=width, size=9.5) for p in row)
         yield row
 
 
@@ -71,6 +77,15 @@ def beyond_a_decade(values: pd.Series) -> bool:
     """Whether values ask for a logarithmic axis."""
     low, high = values.min(), values.max()
     return bool(low > 0 and high > 10 * low)
+
+
+def widened(low: float, high: float, groups: Iterable[pd.Series]) -> tuple[float, float]:
+    """A range widened by the intervals of groups of values, by half of it at most: one of two seeds may reach far
+    beyond."""
+    bounds = [t_band(group.to_numpy(float)[:, None])[1:] for group in groups if len(group) > 1]
+    reach = 0.5 * (high - low)
+    ends = np.clip(np.ravel(bounds), low - reach, high + reach) if bounds else np.array([low, high])
+    return min(low, float(ends.min())), max(high, float(ends.max()))
 
 
 def logarithmic(ax: Axes, low: float, high: float) -> None:

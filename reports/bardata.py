@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from reports.errors import ReportError
-from reports.frames import Reading, points
+from reports.frames import Reading, ends, points
 from reports.summaries import SUMMARIES, per_seed
 from reports.versions import Shown
 from studies.figure import Bars
@@ -26,10 +26,7 @@ def needed_points(figure: Bars, frame: pd.DataFrame, show: Sequence[Shown]) -> p
     parts = []
     for one in show:
         for reading in filter(None, (one.reading, one.ceiling)):
-            rows = points(frame, reading)
-            rows = rows[rows["last"]]
-            if figure.summary == "end":
-                rows = rows[rows["epoch"] == rows.groupby(["panel", "arm"])["epoch"].transform("max")]
+            rows = ends(frame, reading) if figure.summary == "end" else points(frame, reading).query("last")
             parts.append(rows.assign(label=one.label, is_ceiling=reading == one.ceiling))
     return pd.concat(parts, ignore_index=True)
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reports.axes import BELOW, GREY, beyond_a_decade, dress, linear, logarithmic, panel_rows
+from reports.axes import BELOW, GREY, beyond_a_decade, dress, linear, logarithmic, panel_rows, widened
 from reports.page import Page
 from reports.statistics import Array, t_band
 from studies.figure import Bars
@@ -119,22 +119,16 @@ def _line(ax: Axes, span: tuple[float, float], values: Array, dashes: Dashes | N
 
 
 def _scale(ax: Axes, look: BarLook) -> None:
-    """The same range in all panels. Intervals widen it by half at most: one of two seeds may reach far beyond."""
+    """The same range in all panels, from 0."""
     values = look.dots["value"]
     low, high = float(values.min()), float(values.max())
     if look.log:
         logarithmic(ax, low, high)
         return
-    low, high = min(low, 0.0), max(high, 0.0)
-    bounds = [
-        t_band(group.to_numpy(float)[:, None])[1:]
-        for _, group in look.dots.groupby(["panel", "arm", "metric"])["value"]
-        if len(group) > 1
-    ]
-    reach = 0.5 * (high - low)
-    ends = np.clip(np.ravel(bounds), low - reach, high + reach) if bounds else np.array([low, high])
-    linear(ax, min(low, float(ends.min())), max(high, float(ends.max())), 0.05)
-    if low == 0.0 and ends.min() >= 0:
+    groups = [group for _, group in look.dots.groupby(["panel", "arm", "metric"])["value"]]
+    low, high = widened(min(low, 0.0), max(high, 0.0), groups)
+    linear(ax, low, high, 0.05)
+    if low == 0.0:
         ax.set_ylim(bottom=0.0)
     ax.axhline(0.0, color="0.2", linewidth=0.8, zorder=2.5)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FigureReport:
-    """Files written (the figure's, then those of its other versions), what is missing (one phrase an arm), the run, and
-    in words which was chosen."""
+    """Files written (the figure's, then those of its other versions), what is missing (one phrase an arm), the run, in
+    words which was chosen, and a caption a version."""
 
     files: list[Path]
     missing: list[str]
     run: RunRecord
     chosen: str
+    captions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,20 @@ def build_figure(
     variant: str | None = None,
     metric: str | None = None,
     nfe: int | None = None,
+    figure: int | None = None,
     out: Path,
     asked: str | None = None,
 ) -> FigureReport:
     """Draw a study's figure from what is stored, and write it below ``out``: as declared with its truth version and its
     layers, where they are measured, or by another metric alone.
 
+    ``figure`` is the number of the paper's figure asked for, where the study draws several that differ in panels.
     ``asked`` is what the user called the study, for the commands that messages propose.
 
     Raises: NothingToReport where there is no run or no point of the figure is measured; ReportError.
     """
     from reports.drawing import Subject
-    from reports.figures import draw
+    from reports.figures import draw, of_number
     from reports.files import save_figure
     from reports.versions import Version
 
@@ -99,6 +102,7 @@ def build_figure(
         stored.study, stored.frame, stored.protocols, stored.run, variant, command=stored.command,
         artefacts=_artefacts(engine, home, stored),
     )  # fmt: skip
+    subject, part = of_number(subject, figure)
     missing: list[str] = []
     if metric or nfe:
         other = Version("other", metric, nfe)
@@ -106,10 +110,11 @@ def build_figure(
     else:
         drawings = {"": draw(subject)}
         missing += _draw_beside(drawings, engine, subject)
-    stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
+    stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant, part)))
     files = [path for suffix, drawn in drawings.items() for path in save_figure(drawn, out, stem + suffix)]
     missing = [*(phrase for drawn in drawings.values() for phrase in drawn.missing), *missing]
-    return FigureReport(files, list(dict.fromkeys(missing)), stored.run, stored.chosen)
+    captions = [drawn.caption for drawn in drawings.values()]
+    return FigureReport(files, list(dict.fromkeys(missing)), stored.run, stored.chosen, captions)
 
 
 def _artefacts(engine: Engine, home: Home, stored: Stored) -> dict[str, Path]:
@@ -247,6 +252,14 @@ def load(
     which = "" if scale else "the latest; no scale was given: "
     chosen = f"{which}run {run.run} at scale '{run.scale}'"
     return Stored(run, resolved, frame, protocols(engine), chosen, command)
+
+
+def declared(engine: Engine, study: str, scale: str | None, variant: str | None) -> set[str]:
+    """Which of ``figure``, ``table`` and ``sweep`` the latest run of a study declares; none where there is no run."""
+    from results.queries import latest_run
+
+    run = latest_run(engine, study=study, scale=scale, variant=variant)
+    return {kind for kind in ("figure", "table", "sweep") if run is not None and run.config.get(kind)}
 
 
 def _command(asked: str, scale: str | None, variant: str | None) -> str:

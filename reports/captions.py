@@ -60,12 +60,18 @@ def controls_words(study: ResolvedStudy, arms: Collection[str]) -> str:
     )
 
 
+def network_words(study: ResolvedStudy) -> str:
+    """The network, or what it depends on where the arms have several."""
+    varied = [name for name, values in study.settings.items() if any("network" in given for given in values.values())]
+    return f"by {' and '.join(varied)}" if varied else component_words(study.dynamics.get("network"))
+
+
 def caption(study: ResolvedStudy, readings: Sequence[Reading], run: Run, reading_it: Sequence[str]) -> str:
     """Where the figure stands in the paper, what was trained and measured, how to read it, which run it is."""
     dynamics, paper = study.dynamics, paper_words(study)
     said = [
         f"After {paper} of the paper." if paper else "",
-        f"Data: {component_words(dynamics.get('data'))}; network: {component_words(dynamics.get('network'))}; "
+        f"Data: {component_words(dynamics.get('data'))}; network: {network_words(study)}; "
         f"batch {dynamics.get('batch_size', 256)}.",
         measured_words(readings),
         *reading_it,

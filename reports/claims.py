@@ -148,7 +148,9 @@ def _sample(claim: Claim, rows: pd.DataFrame) -> Sample:
         whole = speedup_table(claim, rows).dropna()
         over_itself = np.zeros(len(whole))  # log₂ of the speed-up of the second arm over itself
         values = np.column_stack([whole["first"], over_itself])
-        return Sample(claim, values, list(claim.arms or ()), [None, None], list(whole.index), whole["lasting"].to_numpy())
+        return Sample(
+            claim, values, list(claim.arms or ()), [None, None], list(whole.index), whole["lasting"].to_numpy()
+        )
     arms = arms_of(claim, rows[rows["panel"] == claim.panel])
     whole = table(claim, rows, [arm for arm, _ in arms]).dropna()
     return Sample(claim, whole.to_numpy(float), list(whole.columns), [level for _, level in arms], list(whole.index))

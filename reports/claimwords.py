@@ -30,8 +30,8 @@ def declared(claim: Claim) -> str:
         return f"{where}: {a} − {b} within ±{size}; two one-sided t tests paired by seed, α = {claim.alpha:g}"
     if claim.test == "speedup":
         return (
-            f"curve of {claim.stage or 'the last stage'} (panel {claim.panel}): {a} reaches the final value of {b} sooner "
-            f"than {b} does; Student's t of log₂ of the speed-ups against 0, two-sided, α = {claim.alpha:g}"
+            f"curve of {claim.stage or 'the last stage'} (panel {claim.panel}): {a} reaches the final value of {b} "
+            f"sooner than {b} does; Student's t of log₂ of the speed-ups against 0, two-sided, α = {claim.alpha:g}"
         )
     side = "below" if claim.direction == "decreasing" else "above"
     return f"{where}: {a} − {b} {side} 0; Student's t paired by seed, two-sided, α = {claim.alpha:g}"

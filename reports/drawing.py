@@ -28,11 +28,16 @@ class Drawing:
     points: pd.DataFrame
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def caption(self) -> str:
+        """The heading and the caption that stand in the figure."""
+        return str(self.figure.get_label())
+
 
 @dataclass(frozen=True)
 class Subject:
-    """A study at one scale with what is stored of it. ``command`` is what continues it. ``artefacts`` are the files that
-    evaluations have kept, by key, where the figure shows them."""
+    """A study at one scale with what is stored of it. ``command`` is what continues it, and ``artefacts`` are the files
+    that evaluations have kept, by key."""
 
     study: ResolvedStudy
     frame: pd.DataFrame
@@ -55,7 +60,7 @@ class Subject:
 
 
 def compose(study: ResolvedStudy, heading: str, body: Callable[[Page], None], caption: str, missing: str) -> Figure:
-    """A page with a figure's axes, drawn by ``body``, between its heading and its caption."""
+    """A page with a figure's axes, drawn by ``body``, between its heading and its caption, which are its label too."""
     with style():
         page = Page(WIDTH)
         page.y = page.text(heading, size=11, weight="bold") + 0.08
@@ -68,6 +73,7 @@ def compose(study: ResolvedStudy, heading: str, body: Callable[[Page], None], ca
         if missing:
             page.y = page.text(missing, colour=ALARM) + 0.08
         _assumptions(page, study)
+        page.figure.set_label(f"{heading} {caption}")
         return page.finish()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from reports.drawing import Drawing
 from reports.page import DPI, style
+from reports.published import published
 
 # without dates and versions of programs
 METADATA: dict[str, dict[str, Any]] = {
@@ -19,15 +19,8 @@ METADATA: dict[str, dict[str, Any]] = {
 
 def save_figure(drawing: Drawing, out_dir: Path, stem: str) -> list[Path]:
     """Write ``stem``.png, .pdf, .svg and .csv (exactly the points drawn) and return their paths."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out_dir) as folder:
-        written = []
-        with style():
-            for kind, metadata in METADATA.items():
-                written.append(Path(folder) / f"{stem}.{kind}")
-                drawing.figure.savefig(written[-1], format=kind, dpi=DPI, metadata=metadata)
-        written.append(Path(folder) / f"{stem}.csv")
-        drawing.points.to_csv(written[-1], index=False, lineterminator="\n")
-        for path in written:
-            path.replace(out_dir / path.name)
-    return [out_dir / path.name for path in written]
+    with published(out_dir, stem) as folder, style():
+        for kind, metadata in METADATA.items():
+            drawing.figure.savefig(folder / f"{stem}.{kind}", format=kind, dpi=DPI, metadata=metadata)
+        drawing.points.to_csv(folder / f"{stem}.csv", index=False, lineterminator="\n")
+    return [out_dir / f"{stem}.{kind}" for kind in (*METADATA, "csv")]

@@ -94,6 +94,13 @@ def points(frame: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     return rows.drop(columns=["_panel", "_arm"])
 
 
+def ends(frame: pd.DataFrame, reading: Reading) -> pd.DataFrame:
+    """The points of one reading at the end of each arm, one an arm and seed."""
+    rows = points(frame, reading)
+    rows = rows[rows["last"]]
+    return rows[rows["epoch"] == rows.groupby(["panel", "arm"])["epoch"].transform("max")]
+
+
 def last_stages(frame: pd.DataFrame) -> pd.Series:
     """The last stage of every (panel, arm), whatever was measured there: that of its latest point, and of the stages
     that meet in the latest point the one declared last."""

@@ -19,7 +19,7 @@ from reports.versions import label_of
 from reports.words import missing_arms, missing_words
 from studies.figure import Images
 
-LABEL, GAP, BETWEEN = 1.3, 0.08, 0.2  # inches: room for an arm's label, between blocks, between panels
+LABEL, GAP, BETWEEN = 1.3, 0.12, 0.2  # inches: room for an arm's label, between blocks, between panels
 NARROWEST, WIDEST = 0.9, 2.0  # inches, of a block
 EMPTY = "0.94"
 
@@ -105,9 +105,9 @@ def _how_to_read(grid: Grid, reading: Reading, seed: int) -> Iterator[str]:
     latents = grid.subject.protocols[reading.protocol]["seed"]
     solver = "" if reading.solver == "jump" else f" ({reading.solver})"
     yield (
-        f"Each block: {figure.rows} × {figure.columns} samples at {reading.nfe} NFE{solver}, everywhere from the same "
-        f"latents and labels (drawn from seed {latents}); rows: arms; columns: epochs from the root "
-        f"({study.steps_per_epoch} steps each). Arms of training seed {seed}; nothing was selected."
+        f"Each block: the first {figure.rows * figure.columns} samples at {reading.nfe} NFE{solver}, everywhere from "
+        f"the same latents and labels (drawn from seed {latents}), none selected; rows: arms; columns: epochs from the "
+        f"root ({study.steps_per_epoch} steps each). Training seed {seed}."
     )
     yield captions.controls_words(study, set(grid.rows["arm"][grid.rows["control"].astype(bool)]))
 

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from reports.claimwords import MEANINGLESS
 from reports.statistics import Interval, holm, paired_t, resolvable
 from reports.tables import Cell, FilledTable, Part, Row
 from studies.table import Column
@@ -50,17 +49,14 @@ class Order:
     @property
     def said(self) -> str:
         """The verdict in words."""
-        if self.verdict == "undecided":
-            return f"undecided: {self.reason}"
-        return self.verdict if self.paper else f"{self.verdict} (no order in the paper)"
+        return f"undecided: {self.reason}" if self.verdict == "undecided" else self.verdict
 
     @property
     def resolution(self) -> str:
-        """Whether these seeds could show an effect as large as the paper's; empty where that cannot be said."""
-        if not self.paper or self.resolvable is None:
+        """What to say where the paper's effect is smaller than these seeds can show; else empty."""
+        if not self.paper or self.resolvable is None or abs(self.paper) >= self.resolvable:
             return ""
-        too_small = abs(self.paper) < self.resolvable
-        return f"{'not ' if too_small else ''}resolvable with {self.n} seeds"
+        return f"not resolvable with {self.n} seeds"
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def _adjusted(orders: Sequence[Order]) -> list[Order]:
 def _decided(order: Order, meaningless: bool) -> Order:
     """The order with its verdict."""
     if meaningless:
-        return replace(order, reason=MEANINGLESS)
+        return replace(order, reason="the numbers of this scale mean nothing")
     if order.p_holm is None or order.effect is None:
         return order
     if order.p_holm >= ALPHA:

@@ -66,6 +66,11 @@ class Look:
         """Of all panels."""
         return [found for panel in self.study.panels if (found := self.arrivals_in(panel))]
 
+    @property
+    def reference_label(self) -> str:
+        """What the reference is called in the legend."""
+        return self.style_of(self.drawn[self.drawn["arm"] == self.figure.reference]).label
+
 
 def look_of(study: ResolvedStudy, figure: Curves, drawn: pd.DataFrame, label: str) -> Look:
     """Colours evenly along viridis (readable in grey and colour-blind); logarithmic beyond a decade."""
@@ -169,8 +174,8 @@ def legend_handles(look: Look) -> list[Line2D | Patch]:
     for stage in dict.fromkeys(look.drawn["stage"]):
         if stage != look.figure.stage:
             handles.append(Line2D([], [], color=GREY, ls="--", linewidth=1.0, label=stage))
-    if found := look.arrivals:
-        handles += arrival_handles(found[0].reference)
+    if look.arrivals:
+        handles += arrival_handles(look.reference_label)
     if look.drawn["seed"].nunique() > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=0.45, label="one seed"))
         handles.append(Patch(color=GREY, alpha=0.16, linewidth=0, label="95 % interval"))

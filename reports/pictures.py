@@ -32,8 +32,8 @@ def read_pictures(path: Path, command: str) -> Pictures:
 
 def _spoilt(path: Path, what: str, command: str) -> ReportError:
     return ReportError(
-        f"{path} {what}, but the evaluation that it belongs to counts as measured. To measure it again, move the folder "
-        f"{path.parent} out of the home, then run `study db rebuild` and `{command}`"
+        f"{path} {what}, but the evaluation that it belongs to counts as measured. To measure it again, move the "
+        f"folder {path.parent} out of the home, then run `study db rebuild` and `{command}`"
     )
 
 
@@ -42,7 +42,7 @@ def block(pictures: Pictures, rows: int, columns: int) -> Pictures:
 
     Raises: ValueError for fewer images.
     """
-    n, h, w, channels = pictures.shape
+    n, h, w = pictures.shape[:3]
     if n < rows * columns:
         raise ValueError(f"{rows} × {columns} images asked for, and {n} given")
     gap = max(1, h // 16)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,12 +129,16 @@ def resolvable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> f
 
     It uses the sd observed, never the effect: it says what the experiment could see, not what it saw.
     """
-    if n < 2 or not sd > 0:
-        return None
-    high = sd
-    while power(high, sd, n, alpha) < wanted:
+    return None if n < 2 or not sd > 0 else sd * _resolvable_in_sds(n, alpha, wanted)
+
+
+@cache
+def _resolvable_in_sds(n: int, alpha: float, wanted: float) -> float:
+    """The same in units of the sd, on which alone the power depends."""
+    high = 1.0
+    while power(high, 1.0, n, alpha) < wanted:
         high *= 2
-    root = optimize.brentq(lambda effect: power(effect, sd, n, alpha) - wanted, 0.0, high, rtol=1e-6)
+    root = optimize.brentq(lambda effect: power(effect, 1.0, n, alpha) - wanted, 0.0, high, rtol=1e-6)
     return float(root)
 
 

@@ -11,13 +11,11 @@ import pandas as pd
 from meanflow_core.flops import class_count, data_shape, parameter_count
 from reports.errors import ReportError
 from reports.frames import Protocols, Reading, find, planned_seeds, points, readings
+from reports.paper import PaperValues
 from reports.tables import Cell, FilledTable, Part, Row, marked
 from studies.arms import expand_seed
-from studies.paper_values import load_paper_tables
 from studies.schema import ResolvedStudy
 from studies.table import Column, Table
-
-PaperValues = Mapping[tuple[str, str], float]  # by (arm, column)
 
 
 def table_of(study: ResolvedStudy) -> Table:
@@ -25,14 +23,6 @@ def table_of(study: ResolvedStudy) -> Table:
     if study.table is None:
         raise ReportError(f"study '{study.study}' declares no table")
     return study.table
-
-
-def paper_values(study: ResolvedStudy) -> PaperValues:
-    """The values of the paper's table that the study makes, by arm and column."""
-    number = table_of(study).paper or next(iter(study.paper.tables), None)
-    found = load_paper_tables().get(number) if number else None
-    rows = [row for row in found.rows if row.arm] if found else []
-    return {(str(r.arm), column): value for r in rows for column, value in r.values.items() if value is not None}
 
 
 def fill(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols, paper: PaperValues) -> FilledTable:
@@ -53,8 +43,8 @@ def fill(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols, paper:
         for arm in own.drop_duplicates("arm").sort_values("control", kind="stable").to_dict("records"):
             cells = [_cell(arm, c, v, seeds, paper) for c, v in zip(table.columns, values, strict=True)]
             known = facts.get((panel, arm["arm"]), {})
-            about = {name: known.get(name) for name in table.about}
-            reference = _filled("reference", table.reference, arm)
+            about: dict[str, int | None] = {name: known.get(name) for name in table.about}
+            reference = reference_of(table, arm["arm"], arm["attributes"])
             rows.append(
                 Row(arm["arm"], _label(study, table, arm), bool(arm["control"]), reference, tuple(cells), about)
             )
@@ -101,21 +91,27 @@ def arm_facts(study: ResolvedStudy) -> dict[tuple[str, str], dict[str, int | Non
     return facts
 
 
+def reference_of(table: Table, arm: str, attributes: Mapping[str, Any]) -> str:
+    """The arm that an arm of these attributes is compared with. Raises: ReportError."""
+    return _filled("reference", table.reference, arm, attributes)
+
+
 def _label(study: ResolvedStudy, table: Table, arm: Mapping[str, Any]) -> str:
     """What the row of an arm is called."""
     control = study.controls.get(arm["arm"]) if arm["control"] else None
-    return _filled("row", table.row, arm) if control is None else control.label or arm["arm"]
+    if control is None:
+        return _filled("row", table.row, arm["arm"], arm["attributes"])
+    return control.label or str(arm["arm"])
 
 
-def _filled(key: str, template: str, arm: Mapping[str, Any]) -> str:
-    attributes = arm["attributes"]
+def _filled(key: str, template: str, arm: str, attributes: Mapping[str, Any]) -> str:
+    """A format string over an arm's attributes and its name, ``arm``. Raises: ReportError where it does not fit."""
+    names = {"arm": arm, **attributes}
     try:
-        return template.format(**attributes)
+        return template.format(**names)
     except (LookupError, ValueError, AttributeError, TypeError) as error:
-        known = ", ".join(attributes) or "none"
-        raise ReportError(
-            f"table.{key} '{template}' does not fit arm '{arm['arm']}' (attributes: {known}): {error!r}"
-        ) from None
+        known = ", ".join(names)
+        raise ReportError(f"table.{key} '{template}' does not fit arm '{arm}' (it has: {known}): {error!r}") from None
 
 
 def _check_references(panel: str, rows: Sequence[Row]) -> None:

@@ -127,9 +127,7 @@ def marked(rows: Sequence[Row]) -> tuple[Row, ...]:
     papers = [marks([cell.paper for cell in column]) for column in columns]
     done = []
     for i, row in enumerate(arms):
-        cells = [
-            replace(cell, mark=a[i], paper_mark=b[i]) for cell, a, b in zip(row.cells, ours, papers, strict=True)
-        ]
+        cells = [replace(cell, mark=a[i], paper_mark=b[i]) for cell, a, b in zip(row.cells, ours, papers, strict=True)]
         done.append(replace(row, cells=tuple(cells)))
     return (*done, *(row for row in rows if row.control))
 

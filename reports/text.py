@@ -19,8 +19,8 @@ FOOTNOTES = (
     "difference that this many seeds show with 80 % power, given the spread seen. Agree: seeds whose "
     "difference has the side claimed (for an equivalence: lies within the margin), with the exact interval of their "
     "share. p: of Page's test for a trend, of the two-sided t test for a difference, of two one-sided t tests for an "
-    "equivalence. A speed-up is the geometric mean over seeds; tested are its log₂, two-sided. First crossings of noisy "
-    "curves come early, which makes it larger, up or down, but favours neither arm.",
+    "equivalence. A speed-up is the geometric mean over seeds; tested are its log₂, two-sided. First crossings of "
+    "noisy curves come early, which makes it larger, up or down, but favours neither arm.",
     "Each claim has one primary metric and one test, declared before any result was seen; α holds for one "
     "claim, without correction for their number. The truth, the error against the known v and u, is judged the same "
     "way beside it; it and the secondary metrics are uncorrected and decide nothing.",

@@ -10,7 +10,7 @@ from typing import Literal
 from reports.errors import ReportError
 from reports.frames import Reading, find
 from reports.words import family_of
-from studies.figure import Bars, Curves
+from studies.figure import Bars, Curves, Levels
 from studies.schema import ResolvedStudy
 
 
@@ -44,7 +44,7 @@ class Shown:
     ceiling: Reading | None = None
 
 
-def has_truth(study: ResolvedStudy, figure: Curves | Bars, found: Sequence[Reading]) -> bool:
+def has_truth(study: ResolvedStudy, figure: Curves | Bars | Levels, found: Sequence[Reading]) -> bool:
     """Whether the study measures at its scale what the figure's truth version shows, and shows nothing else already."""
     measured = {r.metric for r in found}
     if isinstance(figure, Bars) and figure.metrics:
@@ -52,7 +52,9 @@ def has_truth(study: ResolvedStudy, figure: Curves | Bars, found: Sequence[Readi
     return study.truth in measured - {figure.metric or study.primary}
 
 
-def shown(study: ResolvedStudy, figure: Curves | Bars, found: Sequence[Reading], version: Version) -> list[Shown]:
+def shown(
+    study: ResolvedStudy, figure: Curves | Bars | Levels, found: Sequence[Reading], version: Version
+) -> list[Shown]:
     """The metrics that a version of a figure shows: one, unless several stand along x.
 
     Raises: ReportError that lists what was measured.
@@ -65,7 +67,7 @@ def shown(study: ResolvedStudy, figure: Curves | Bars, found: Sequence[Reading],
     nfe: int | None = version.nfe or figure.nfe
     if version.kind == "other" and version.nfe is None and all((r.metric, r.nfe) != (metric, nfe) for r in found):
         nfe = None  # at whatever NFE it is measured
-    solver = figure.solver if isinstance(figure, Bars) and version.kind == "declared" else None
+    solver = None if isinstance(figure, Curves) or version.kind != "declared" else figure.solver
     return [Shown(find(found, metric, nfe, solver))]
 
 

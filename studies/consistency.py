@@ -58,7 +58,8 @@ def _of_settings(study: ResolvedStudy) -> Problems:
         if name not in used and name not in study.settings:
             yield (
                 ("sweep", "space", name),
-                f"nothing depends on it: no stage and no setting has '${name}', and there is no 'settings.{name}'",
+                f"nothing depends on it: no stage and no setting has '${name}', and there is no 'settings.{name}' "
+                f"(they have: {', '.join(sorted(used)) or 'none'})",
             )
 
 
@@ -161,6 +162,14 @@ def _of_table(study: ResolvedStudy, table: Table) -> Problems:
             with contextlib.suppress(*NO_FORMAT):  # said above
                 reference = table.reference.format(**{"arm": name, **attributes})
                 yield from _known(("table", "reference"), f"arm of panel '{panel}'", reference, arms)
+    for name, control in study.controls.items():
+        try:
+            reference = table.reference.format(**{"arm": name, **control.attributes})
+        except NO_FORMAT as error:
+            yield ("controls", name, "attributes"), f"the table's reference '{table.reference}' needs more: {error}"
+        else:
+            what = f"arm of panel '{control.panel}'"
+            yield from _known(("controls", name, "attributes"), what, reference, _arms(study, control.panel))
 
 
 def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:

@@ -14,7 +14,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from meanflow_core.config import Dynamics, key_of
-from meanflow_core.flops import class_count, data_shape, forward_flops, parameter_count, row_forwards, step_flops
+from meanflow_core.flops import (
+    V_ROW,
+    class_count,
+    data_shape,
+    forward_flops,
+    parameter_count,
+    row_forwards,
+    step_flops,
+)
 from meanflow_core.registry import non_defaults
 from results.layout import Home
 from studies.errors import StudyError
@@ -24,8 +32,6 @@ FILES_PER_CHECKPOINT = 4  # online, ema, optimiser, manifest
 FILES_PER_SNAPSHOT = 2
 FILES_PER_ATTEMPT = 4  # segment, metrics, log, DONE
 BYTES = 4  # fp32
-# F a point of a task affinity over four ranges, on two sets: v 3F and u 4F, or 3F each where the target is exact
-AFFINITY_FORWARDS = {False: 2 * (3 + 4 * 4.0), True: 2 * (3 + 4 * 3.0)}
 
 
 @dataclass
@@ -161,7 +167,7 @@ def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
         forwards: float = p.nfe * p.samples
         if p.observed:
             shared = _gradients(wanted)
-            forwards = AFFINITY_FORWARDS[shared[1]] * p.samples / together[shared]
+            forwards = _affinity_forwards(job.dynamics, shared[1]) * p.samples / together[shared]
         cost.evaluations += 1
         cost.evaluation_samples += p.samples
         cost.evaluation_flops += f * forwards
@@ -170,6 +176,13 @@ def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
             rate = rates.flops_per_s.get(job.dynamics.network.name)
             learned = None if rate is None else f * forwards / rate
         cost.evaluation_hours = _add(cost.evaluation_hours, None if learned is None else learned / 3600)
+
+
+def _affinity_forwards(dynamics: Dynamics, exact: bool) -> float:
+    """F a point of a task affinity over four ranges, on two sets. No label is dropped there, and where the target is
+    exact u costs what v does."""
+    v, u = (V_ROW, V_ROW) if exact else row_forwards(dynamics.model_copy(update={"label_dropout": 0.0}))
+    return 2 * (v + 4 * u)
 
 
 def _gradients(wanted: WantedEvaluation) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""What is missing before a session can run, in words. Loads torch only for GPUs, files and exact fields."""
+"""What is missing before a session can run, in words. Loads torch only for GPUs, files, exact fields and guidance."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ def preflight(session: Session) -> list[str]:
         problems.extend(missing_device("cuda"))
     protocols = {p.key: p for arm in session.arms for p in (point.protocol for point in arm.points)}
     data: dict[str, Spec] = {}
+    guided: set[str] = set()
     for node in session.tree:
-        spec = node.trajectory.dynamics.data
-        data[str(spec.canonical())] = spec
-    for spec in data.values():
+        dynamics = node.trajectory.dynamics
+        name = str(dynamics.data.canonical())
+        data[name] = dynamics.data
+        if dynamics.guidance is not None:
+            guided.add(name)
+    for name, spec in data.items():
         if spec.params.needs_check():
             problems.extend(spec.build().preflight())
+        if name in guided and spec.build().num_classes is None:
+            problems.append(
+                f"guidance needs labels, and the data '{spec.name}' have none: set dynamics.guidance to null"
+            )
     for protocol in protocols.values():
         if protocol.metric.params.needs_check():
             from meanflow_core.evaluation.evaluate import preflight as missing

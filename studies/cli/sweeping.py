@@ -72,14 +72,20 @@ def choose_sweep(
     data, overridden = merged(source, scale, [in_sweep(item) for item in overrides], parse_seeds(seeds))
     if not isinstance(data.get("sweep"), dict):
         raise StudyError(f"study '{name}' has no sweep ({_with_sweep()}); `study run {name}` runs it")
-    left_out: list[str] = []
+    left_out: dict[str, list[str]] = {}
     if any(path[0] == "sweep" for path in overridden):
         if ("sweep", "arm_name") not in overridden:
             data["sweep"]["arm_name"] = name_of_points(data)
         left_out = leave_out_misfits(data, {str(path[0]) for path in overridden})
     resolved = validated(data, source, overridden)
-    words = [f"scale {scale} ({why}): {resolved.scale_text}", *(f"left out: {part}" for part in left_out)]
+    words = [f"scale {scale} ({why}): {resolved.scale_text}", *_left_out(left_out)]
     return resolved, "\n".join([*words, *same_points(resolved)])
+
+
+def _left_out(parts: dict[str, list[str]]) -> Iterator[str]:
+    """What the study is without, a line a reason."""
+    for why, names in parts.items():
+        yield f"left out, since {why}: {', '.join(names)}"
 
 
 def in_sweep(override: str) -> str:

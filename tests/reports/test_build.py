@@ -21,6 +21,7 @@ from results.ingest import ingest
 from results.layout import Home
 from results.store import open_store
 
+from .stored import write_home
 from .synthetic import Case, FakeRun, corruption, draw_case, gap_restriction, layer_rows, task_affinity
 from .synthetic import v_then_u as case
 from .test_claims import judged
@@ -171,38 +172,8 @@ def test_shown_verdicts_are_recorded_once(home: Home, monkeypatch: pytest.Monkey
         build_claims(ENGINE, home, study="obs_v_then_u")
 
 
-def write_home(home: Home, seeds: int) -> None:
-    """A home as a finished run leaves it, by hand."""
-    resolved, frame, protocols = case(range(seeds))
-    run = FakeRun()
-    folder = home.run(run.run)
-    folder.mkdir(parents=True)
-    described = {"format": 1, "run": run.run, "created": run.created.isoformat(), "command": ["study", "run"]}
-    described |= {"study": run.study, "scale": run.scale, "variant": None, "seeds": list(range(seeds))}
-    described |= {"config": resolved.model_dump(mode="json"), "config_hash": run.config_hash, "provenance": {}}
-    (folder / "run.json").write_text(json.dumps(described))
-    (folder / "protocols.json").write_text(json.dumps(protocols))
-    names = ["stage", "stage_epoch", "epoch", "step", "trajectory", "evaluation", "protocol", "metric", "nfe"]
-    arms = []
-    for (panel, arm, seed), rows in frame.groupby(["panel", "arm", "seed"], sort=False):
-        head = {"panel": panel, "arm": arm, "seed": seed, "control": bool(rows["control"].iloc[0])}
-        rest = {"attributes": rows["attributes"].iloc[0], "stages": [], "points": rows[names].to_dict("records")}
-        arms.append(json.dumps({**head, **rest}))
-    (folder / "arms.jsonl").write_text("\n".join(arms) + "\n")
-    for key, rows in frame.drop_duplicates("evaluation").groupby("trajectory"):
-        trajectory = home.trajectory(str(key))
-        attempt = trajectory.attempt(1)
-        attempt.mkdir(parents=True)
-        identity = {"format": 1, "trajectory": key, "parent": None, "seed": 0, "horizon_steps": None, "dynamics": {}}
-        trajectory.description.write_text(json.dumps(identity))
-        (attempt / "segment.json").write_text(json.dumps({"format": 1, "kind": "evaluate"}))
-        fields = ["evaluation", "step", "protocol", "metric", "nfe", "value"]
-        lines = [{"type": "evaluation", "weights": "ema", **row} for row in rows[fields].to_dict("records")]
-        (attempt / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
 def test_from_the_files_of_a_home(home: Home, tmp_path: Path) -> None:
-    write_home(home, 3)
+    write_home(home, case(range(3)))
     engine = open_store(home.store_url)
     assert ingest(engine, home).evaluations > 100
     figure = build_figure(engine, home, study="obs_v_then_u", out=tmp_path / "out")
@@ -222,7 +193,7 @@ def _read_back(frame: pd.DataFrame) -> pd.DataFrame:
 def test_no_torch() -> None:
     code = (
         "import reports.build, reports.claims, reports.figures, reports.layers, reports.files, reports.text, sys; "
-        "import reports.implications, reports.implicationtext, studies.implications; "
+        "import reports.implications, reports.implicationtext, reports.everything, studies.implications; "
         "print([m for m in ('torch', 'ray', 'submitit', 'matplotlib.pyplot') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -99,12 +99,10 @@ def test_between_equal_noisy_curves_it_is_symmetric_and_decides_nothing_by_chanc
     """Whether the curves still fall in the end or are flat there: noise makes speed-ups larger, but favours nobody."""
     rng, runs, seeds = np.random.default_rng(1), 400, 8
     fall = 60 * np.exp(-EPOCHS / 8) - slope * EPOCHS / 10
-    logs = np.array(
-        [
-            [log2_speedup(EPOCHS, *(fall + common + rng.normal(size=(2, len(EPOCHS))))) for common in rng.normal(size=seeds)]
-            for _ in range(runs)
-        ]
-    )  # fmt: skip
+    logs = np.empty((runs, seeds))
+    for place in np.ndindex(runs, seeds):
+        a, b = fall + rng.normal() + rng.normal(size=(2, len(EPOCHS)))
+        logs[place] = log2_speedup(EPOCHS, a, b)
     every = logs.ravel()
     assert stats.wilcoxon(every).pvalue > 1e-3 and stats.binomtest(int((every > 0).sum()), every.size).pvalue > 1e-3
     assert stats.ks_2samp(every[every > 0], -every[every < 0]).pvalue > 1e-3
@@ -145,7 +143,9 @@ def test_a_claim_is_the_t_test_of_its_log2_speedups() -> None:
     verdict = judged(case, CLAIM)["sooner"]
     first = verdict.primary
     rows = frame[(frame["protocol"] == first.protocol) & (frame["panel"] == "adaptive")]
-    curves = [rows[rows["arm"] == name].pivot(index="seed", columns="epoch", values="value") for name in CLAIM.arms or ()]
+    curves = [
+        rows[rows["arm"] == name].pivot(index="seed", columns="epoch", values="value") for name in CLAIM.arms or ()
+    ]
     epochs = curves[0].columns.to_numpy(float)
     logs = []
     for ours, theirs in zip(*(c.to_numpy(float) for c in curves), strict=True):
@@ -215,7 +215,10 @@ def test_the_sentence_of_the_verdict_is_printed(arms: tuple[str, str], verdict: 
 
 
 def test_the_ledger_keeps_the_sentence_and_what_was_recorded_before_is_still_the_same() -> None:
-    claims = [CLAIM, CLAIM.model_copy(update={"id": "plain", "test": "difference", "direction": "decreasing", "implies": {}})]
+    claims = [
+        CLAIM,
+        CLAIM.model_copy(update={"id": "plain", "test": "difference", "direction": "decreasing", "implies": {}}),
+    ]
     found = judged(corruption(range(5)), *claims)
     line = json.loads(json.dumps(found["sooner"].to_json(), allow_nan=False))
     assert line["details"]["implies"] == "clean targets pay"

@@ -280,6 +280,12 @@ def test_names_that_nobody_defines(name: str, override: str, words: str) -> None
         expand_seed(resolve(load_source(name), "cpu", [override]), 0)
 
 
+def test_controls_need_what_the_reference_is_made_of() -> None:
+    named = [f"panels.{panel}.arms.base=meanflow" for panel in ("ratio75", "small")]
+    with pytest.raises(StudyError, match=r"controls.dtd_constant.attributes: the table's reference .* needs more: 'base'"):
+        resolve(load_source("components"), "cpu", [*named, 'table.reference="{base}"'])
+
+
 def test_a_column_between_two_measurements_is_refused() -> None:
     too_early = resolve(load_source("components"), "cpu", ["table.columns.0.percent=30"])
     with pytest.raises(StudyError, match=r"'at25': arm 'meanflow' is not measured at 30 % of its 60 epochs \(18\)"):

@@ -48,20 +48,45 @@ def test_cost_of_the_paper_scale() -> None:
     assert cost.epochs == 450 and cost.steps == 450 * 5004 and cost.images == cost.steps * 256
     f = 11_125_653_504
     v_steps, u_steps, joint = 20 * 5004, 350 * 5004, 80 * 5004
-    assert cost.v_flops == pytest.approx(3 * f * 256 * (v_steps + 0.75 * joint))
-    assert cost.u_flops == pytest.approx(4 * f * 256 * (u_steps + 0.25 * joint))
+    # guided, but for the tenth of labels that is dropped: 1 F more a v-row, 2 F more a u-row
+    assert cost.v_flops == pytest.approx((3 + 0.9) * f * 256 * (v_steps + 0.75 * joint))
+    assert cost.u_flops == pytest.approx((4 + 1.8) * f * 256 * (u_steps + 0.25 * joint))
     assert cost.gpu_hours is None and "calibrate" in cost.hours_basis
 
 
-def test_probes_cost_19_forwards_a_point_and_set_whatever_is_read_off_them() -> None:
-    """Four affinities and four ceilings share five gradients on two sets; exact targets need no tangent."""
-    s = open_session([resolve(load_source("obs_task_affinity"), "truth", (), [0])])
+def test_guidance_costs_one_forward_a_v_row_and_two_a_u_row() -> None:
+    """For rows that keep their label, and not where a weight of v_g is 0; other arithmetic is as it was."""
+    given = ["null", "{effective_omega: 2.0, cfg_kappa: 0.5}", "{cfg_omega: 0.5, cfg_kappa: 0.5}"]
+    studies = [resolve(load_source("obs_v_then_u"), "paper", [f"dynamics.guidance={one}"]) for one in given]
+    plain, dear, no_null = (s.cost(s.jobs(Inventory()), Rates()) for s in map(open_session, ([s] for s in studies)))
+    assert dear.v_flops == pytest.approx(plain.v_flops * (3 + 0.9) / 3)
+    assert dear.u_flops == pytest.approx(plain.u_flops * (4 + 1.8) / 4)
+    assert no_null.v_flops == plain.v_flops
+    assert no_null.u_flops == pytest.approx(plain.u_flops * (4 + 0.9) / 4)
+    assert (dear.steps, dear.evaluation_flops) == (plain.steps, plain.evaluation_flops)
+
+
+def test_steps_take_as_long_as_those_of_equal_guidance() -> None:
+    def of(**changes: object) -> str:
+        return step_class(Dynamics.model_validate({"network": "mlp", "data": "digits", **changes}), "cpu")
+
+    guidance = {"cfg_omega": 1.0, "cfg_kappa": 0.5}
+    assert of() == of(label_dropout=0.1) != of(label_dropout=0.1, guidance=guidance)
+    assert of(label_dropout=0.2, guidance=guidance) != of(label_dropout=0.1, guidance=guidance)
+    assert of(transforms=["dtd"]) != of() != of(transforms=["progressive_weight"])
+
+
+@pytest.mark.parametrize(("guidance", "point"), [("null", 19), ("{effective_omega: 2.0, cfg_kappa: 0.5}", 28)])
+def test_what_probes_cost_a_point_and_set_whatever_is_read_off_them(guidance: str, point: int) -> None:
+    """Four affinities and four ceilings share five gradients on two sets; exact targets need no tangent and no v_g."""
+    overrides = (f"dynamics.guidance={guidance}", "dynamics.label_dropout=0.1")
+    s = open_session([resolve(load_source("obs_task_affinity"), "truth", overrides, [0])])
     jobs = [job for job in s.jobs(Inventory()) if job.kind == "train"]
     probes = sum(len({wanted.step for wanted in job.evaluations}) for job in jobs)
     assert probes == 3 * 8
     f = forward_flops(jobs[0].dynamics.network.params, (1, 8, 8))
     assert f is not None
-    assert s.cost(jobs, Rates()).evaluation_flops == pytest.approx(f * 5000 * probes * (2 * 19 + 2 * 15))
+    assert s.cost(jobs, Rates()).evaluation_flops == pytest.approx(f * 5000 * probes * (2 * point + 2 * 15))
 
 
 def test_hours_come_from_the_store_before_the_calibration() -> None:

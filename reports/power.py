@@ -1,0 +1,168 @@
+"""How many seeds a study needs: from the spread of paired differences in the store. Pure functions.
+
+Everything is for the two-sided t test of differences paired by seed, in % of the mean of the second arm. The spread is
+that observed, itself uncertain with few seeds; the effect looked for is never the one observed, but the paper's where
+it is known, else one of 10 %.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from reports.errors import Unsuited
+from reports.frames import Protocols, Reading, points, readings
+from reports.orders import ALPHA, relative
+from reports.paper import PaperValues
+from reports.statistics import Array, degenerate, power, resolvable
+from reports.summaries import table as summaries
+from reports.tablefill import reference_of, values_at
+from studies.arms import expand_seed
+from studies.claim import Claim
+from studies.schema import ResolvedStudy
+from studies.table import Column
+
+WANTED_POWER = 0.8
+ASSUMED_EFFECT = 10.0  # %, where the paper's is not known
+MOST_SEEDS = 1000
+NO_SPREAD = "no spread in the store yet"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms of a panel that a study compares: by a claim, or as a row of its table with its reference. ``paper`` is
+    the paper's difference in % of the second arm, where it is known."""
+
+    study: str
+    panel: str
+    arms: tuple[str, str]
+    what: str
+    metric: str
+    nfe: int
+    solver: str
+    claim: Claim | None = None
+    alpha: float = ALPHA
+    paper: float | None = None
+
+    @property
+    def place(self) -> tuple[str, tuple[str, str], str, int, str]:
+        return (self.panel, self.arms, self.metric, self.nfe, self.solver)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What seeds can show of one comparison. ``sd``, ``now`` and ``then`` (the smallest effects resolvable with the
+    ``n`` seeds of the store and with those ``planned``) and ``effect`` are in %. ``seeds`` is how many show ``effect``
+    with 80 % power, None where that is unknown (see ``unknown``) or more than 1000."""
+
+    comparison: Comparison
+    planned: int
+    effect: float
+    n: int = 0
+    sd: float | None = None
+    now: float | None = None
+    then: float | None = None
+    seeds: int | None = None
+    unknown: str = ""
+
+    @property
+    def seeds_said(self) -> str:
+        if self.sd is None:
+            return f"unknown: {self.unknown}"
+        return f"> {MOST_SEEDS}" if self.seeds is None else str(self.seeds)
+
+
+def needs(study: ResolvedStudy, frame: pd.DataFrame | None, protocols: Protocols, paper: PaperValues) -> list[Need]:
+    """What seeds can show of every comparison of a study; ``frame`` holds its evaluations, where there are any."""
+    return [_need(study, one, frame, protocols) for one in comparisons(study, paper)]
+
+
+def _need(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | None, protocols: Protocols) -> Need:
+    need = Need(one, len(study.seeds), abs(one.paper) if one.paper else ASSUMED_EFFECT)
+    try:
+        d = _differences(study, one, frame, protocols)
+    except Unsuited as error:
+        return replace(need, unknown=str(error))
+    if len(d) < 2:
+        return replace(need, n=len(d), unknown=NO_SPREAD)
+    if degenerate(d):
+        return replace(need, n=len(d), unknown="the difference is the same in every seed")
+    sd = float(d.std(ddof=1))
+    now, then = (resolvable(sd, n, one.alpha, WANTED_POWER) for n in (len(d), need.planned))
+    return replace(need, n=len(d), sd=sd, now=now, then=then, seeds=seeds_needed(need.effect, sd, one.alpha))
+
+
+def seeds_needed(effect: float, sd: float, alpha: float = ALPHA) -> int | None:
+    """The fewest seeds, at least 2, whose paired t test shows an effect with 80 % power at this sd; None: over 1000."""
+    tried = range(2, MOST_SEEDS + 1)
+    found = bisect_left(tried, True, key=lambda n: power(effect, sd, n, alpha) >= WANTED_POWER)
+    return tried[found] if found < len(tried) else None
+
+
+def comparisons(study: ResolvedStudy, paper: PaperValues) -> list[Comparison]:
+    """The differences that a study claims, then the rows of its table against their reference row in the columns that
+    show the primary metric at the end, unless a claim says the same."""
+    claims = list(_of_claims(study, paper))
+    said = {one.place for one in claims if one.claim and one.claim.summary == "end" and one.claim.stage is None}
+    return [*claims, *(one for one in _of_rows(study, paper) if one.place not in said)]
+
+
+def _of_claims(study: ResolvedStudy, paper: PaperValues) -> Iterator[Comparison]:
+    for claim in study.claims:
+        if claim.test != "difference" or claim.arms is None:
+            continue
+        place = (claim.metric or study.primary, claim.nfe, claim.solver)
+        shown = [c for c in primary_columns(study) if (study.primary, c.nfe, c.solver) == place]
+        effect = paper_effect(paper, claim.arms, shown[0]) if shown and claim.summary == "end" else None
+        yield Comparison(study.study, claim.panel, claim.arms, f"claim {claim.id}", *place, claim, claim.alpha, effect)
+
+
+def _of_rows(study: ResolvedStudy, paper: PaperValues) -> Iterator[Comparison]:
+    if study.table is None:
+        return
+    arms = expand_seed(study, study.seeds[0])
+    for column in primary_columns(study):
+        for arm in arms:
+            pair = (arm.name, reference_of(study.table, arm.name, arm.attributes))
+            if pair[0] != pair[1]:
+                effect = None if arm.control else paper_effect(paper, pair, column)
+                place = (study.primary, column.nfe, column.solver)
+                yield Comparison(study.study, arm.panel, pair, f"row, {column.label}", *place, paper=effect)
+
+
+def primary_columns(study: ResolvedStudy) -> list[Column]:
+    """The columns of a study's table that show its primary metric at the end."""
+    columns = study.table.columns if study.table else ()
+    return [c for c in columns if c.metric in (None, study.primary) and c.percent == 100]
+
+
+def paper_effect(paper: PaperValues, arms: tuple[str, str], column: Column) -> float | None:
+    """The paper's difference of two arms, in % of the second; None where it is not known."""
+    a, b = (paper.get((arm, column.id)) for arm in arms)
+    return relative(a, b)
+
+
+def _differences(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | None, protocols: Protocols) -> Array:
+    """The paired differences that the store holds, one a seed, in % of the mean of the second arm. Raises: Unsuited."""
+    own = None if frame is None else frame[frame["panel"] == one.panel]
+    if own is None or own.empty:
+        raise Unsuited(NO_SPREAD)
+    wanted = (one.metric, one.nfe, one.solver)
+    reading = next((r for r in readings(study, own, protocols) if (r.metric, r.nfe, r.solver) == wanted), None)
+    if reading is None:
+        raise Unsuited(f"the store holds no {one.metric} at {one.nfe} NFE ({one.solver})")
+    pair = _pair(one, own, reading).dropna().to_numpy(float)
+    base = abs(pair[:, 1].mean()) if len(pair) else 0.0
+    return 100 * (pair[:, 0] - pair[:, 1]) / base if base else np.empty(0)
+
+
+def _pair(one: Comparison, own: pd.DataFrame, reading: Reading) -> pd.DataFrame:
+    """What is compared: a row a seed, a column an arm. Raises: Unsuited."""
+    if one.claim is not None:
+        return summaries(one.claim, points(own, reading), list(one.arms))
+    found = values_at(own, reading, 100.0)
+    return pd.DataFrame({arm: pd.Series(found.get(arm, {}), dtype=float) for arm in one.arms})

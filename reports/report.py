@@ -1,0 +1,90 @@
+"""All that a study's run declares to report: its figure, its table, the ranking of its sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from reports.build import FigureReport, build_figure, declared
+from reports.errors import NothingToReport
+from reports.rankbuild import RankingReport, build_ranking
+from reports.tablebuild import TableReport, build_table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from results.layout import Home
+    from results.queries import RunRecord
+
+Kind = Literal["figure", "table", "sweep"]
+Made = FigureReport | TableReport | RankingReport
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was made of a study, and what is missing of it (one phrase each)."""
+
+    made: tuple[Made, ...]
+    missing: list[str]
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for one in self.made for path in one.files]
+
+    @property
+    def run(self) -> RunRecord:
+        return self.made[0].run
+
+    @property
+    def chosen(self) -> str:
+        return self.made[0].chosen
+
+    @property
+    def table(self) -> TableReport | None:
+        return next((one for one in self.made if isinstance(one, TableReport)), None)
+
+    @property
+    def ranking(self) -> RankingReport | None:
+        return next((one for one in self.made if isinstance(one, RankingReport)), None)
+
+
+def build_report(
+    engine: Engine,
+    home: Home,
+    *,
+    study: str,
+    scale: str | None = None,
+    variant: str | None = None,
+    metric: str | None = None,
+    nfe: int | None = None,
+    figure: int | None = None,
+    only: Kind | None = None,
+    out: Path,
+    asked: str | None = None,
+) -> Report:
+    """Make a study's figure, its table and the ranking of its sweep, as far as its run declares them, or ``only`` one
+    of them. With a ``metric`` or ``nfe`` the figure is drawn by it, and nothing else is made.
+
+    Raises: NothingToReport where nothing of any is measured; ReportError.
+    """
+    where: dict[str, Any] = {"study": study, "scale": scale, "variant": variant, "out": out, "asked": asked}
+    builders: dict[Kind, Callable[[], Made]] = {
+        "figure": lambda: build_figure(engine, home, **where, metric=metric, nfe=nfe, figure=figure),
+        "table": lambda: build_table(engine, home, **where),
+        "sweep": lambda: build_ranking(engine, home, **where),
+    }
+    wanted: list[Kind] = ["figure"] if metric or nfe else [only] if only else []
+    wanted = wanted or [kind for kind in builders if kind in declared(engine, study, scale, variant)] or ["figure"]
+    made: list[Made] = []
+    nothing: dict[Kind, NothingToReport] = {}
+    for kind in wanted:
+        try:
+            made.append(builders[kind]())
+        except NothingToReport as error:
+            nothing[kind] = error
+    if not made:
+        raise next(iter(nothing.values()))
+    missing = [phrase for one in made for phrase in one.missing]
+    return Report(tuple(made), [*dict.fromkeys(missing), *(f"the {kind}: {error}" for kind, error in nothing.items())])

@@ -1,0 +1,85 @@
+"""A study's table from the store to files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from reports.build import load
+from reports.errors import NothingToReport
+from reports.latex import latex
+from reports.orders import compare, rankings
+from reports.paper import paper_values
+from reports.published import published
+from reports.tablefill import fill
+from reports.tableformats import markdown
+from reports.tablerecords import order_records, origin, ranking_records, seed_records, value_records
+from reports.tablewords import Document, document
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from results.layout import Home
+    from results.queries import RunRecord
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """Files written, what is missing (one phrase an arm and reason), the run, which was chosen, the table in words and
+    as records for programs."""
+
+    files: list[Path]
+    missing: list[str]
+    run: RunRecord
+    chosen: str
+    document: Document
+    records: dict[str, list[dict[str, Any]]]
+
+
+def build_table(
+    engine: Engine,
+    home: Home,
+    *,
+    study: str,
+    scale: str | None = None,
+    variant: str | None = None,
+    out: Path,
+    asked: str | None = None,
+) -> TableReport:
+    """Fill a study's table from what is stored, and write it below ``out``: ``<stem>_table`` as Markdown, LaTeX and
+    CSV (one line a cell), and ``<stem>_orders.csv``.
+
+    Raises: NothingToReport where there is no run or no cell is measured; ReportError.
+    """
+    stored = load(engine, home, study=study, scale=scale, variant=variant, asked=asked)
+    table = fill(stored.study, stored.frame, stored.protocols, paper_values(stored.study))
+    if not table.measured:
+        raise NothingToReport(
+            f"run {stored.run.run} of '{study}' at scale '{stored.run.scale}' has no measured point of its table yet: "
+            f"continue it with `{stored.command}`"
+        )
+    orders, ranked = compare(table), rankings(table)
+    told = document(table, orders, ranked, stored.run, variant)
+    common = origin(table, stored.run, variant)
+    stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
+    texts = {
+        f"{stem}_table.md": markdown(told),
+        f"{stem}_table.tex": latex(told),
+        f"{stem}_table.csv": _csv(value_records(table), common),
+        f"{stem}_orders.csv": _csv(order_records(orders), common),
+    }
+    with published(out, stem) as folder:
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="")
+    records = {"cells": seed_records(table), "orders": order_records(orders), "rankings": ranking_records(ranked)}
+    files = [out / name for name in texts]
+    return TableReport(files, table.missing, stored.run, stored.chosen, told, records)
+
+
+def _csv(records: Sequence[dict[str, Any]], common: dict[str, Any]) -> str:
+    """One line a record, with what they have in common at the end."""
+    return pd.DataFrame([{**record, **common} for record in records]).to_csv(index=False, lineterminator="\n")

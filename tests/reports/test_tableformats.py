@@ -1,0 +1,299 @@
+"""A table as Markdown, LaTeX, CSV and in the terminal, all from the same numbers."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from rich.console import Console
+
+from reports import tablebuild
+from reports.errors import NothingToReport, ReportError
+from reports.latex import ESCAPES, escaped, latex
+from reports.orders import compare, rankings
+from reports.report import build_report
+from reports.tablebuild import TableReport, build_table
+from reports.tablefill import fill
+from reports.tableformats import markdown, plain, show
+from reports.tablewords import Document, count, document, writer
+from results.layout import Home
+
+from .synthetic import Case, FakeRun
+from .synthetic import study as builtin
+from .tabled import ARMS, PAPER, case, some_values, without
+from .test_build import Store
+
+ENGINE: Any = None
+STEM = "made_cpu"
+
+
+def told(made: Case | None = None, **changed: Any) -> Document:
+    resolved, frame, protocols = made or case(some_values(), **changed)
+    table = fill(resolved, frame, protocols, PAPER)
+    return document(table, compare(table), rankings(table), FakeRun(), None)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(tablebuild, "paper_values", lambda study: PAPER)
+    return Store(monkeypatch, made=case(some_values()))
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """The cells of the first Markdown table below a heading, without its head and rule."""
+    lines = text[text.index(heading) :].splitlines()
+    table = [line for line in lines[2:] if line.startswith("|")]
+    end = next((i for i, line in enumerate(table) if i > 1 and "---" in line), None)
+    assert end is None or end > 1
+    split = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in table[: None if end is None else end - 1]
+    ]
+    assert len({len(row) for row in split}) == 1, "as many cells in every row"
+    return split[2:]
+
+
+def test_markdown_holds_every_number_and_its_marks() -> None:
+    text = markdown(told())
+    values = some_values()
+    rows = {row[0]: row for row in rows_of(text, "**on_the left & 50 %**")}
+    assert list(rows) == ["method base", "method a", "method b", "*our controls*", "backwards"]
+    for arm, label in zip((*ARMS, "back"), ("method base", "method a", "method b", "backwards"), strict=True):
+        assert f"{np.mean(values[arm]):.2f} ± " in rows[label][2]
+    assert rows["method a"][2].startswith("**") and rows["method a"][2].endswith("**")
+    assert rows["method b"][2].startswith("<ins>") and "<ins>" not in rows["method base"][2]
+    assert [rows[f"method {arm}"][3] for arm in ARMS] == ["10.00", "**9.00**", "<ins>9.50</ins>"]
+    assert rows["backwards"][3] == "–" and "**" not in rows["backwards"][2]
+
+
+def test_what_every_format_says(capsys: pytest.CaptureFixture[str]) -> None:
+    said = told()
+    show(said, Console(highlight=False, force_terminal=True, width=400, no_color=True))
+    texts = {"md": markdown(said), "tex": latex(said), "plain": plain(said), "rich": capsys.readouterr().out}
+    for kind, text in texts.items():
+        flat = " ".join(text.replace("\\", "").split())
+        for phrase in ("A made-up table. Scale cpu", "20261120T120501-1a2b3c", "configuration 01234567", "over 4 seeds",
+                       "Student-t 95 % interval", "Values are not compared", "backwards", "After Table 3"):  # fmt: skip
+            assert phrase in flat, (kind, phrase)
+        assert "MEANINGLESS" not in text
+    for kind in ("md", "plain", "rich"):
+        assert "rows minus method base" in texts[kind] and "Kendall" in texts[kind] and "Holm" in texts[kind]
+
+
+def test_a_meaningless_scale_is_marked_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    said = told(meaningless=True)
+    show(said, Console(force_terminal=True, width=200))
+    for text in (markdown(said), latex(said), plain(said), capsys.readouterr().out):
+        assert "MEANINGLESS" in text
+    assert "undecided: the numbers of this scale mean nothing" in plain(said)
+
+
+def test_values_are_compared_only_where_the_scale_is_the_papers() -> None:
+    assert "(within)" not in markdown(told()) and "(outside" not in markdown(told())
+    text = markdown(told(as_in_paper=True))
+    assert "(outside: ours higher)" in text and "Values are not compared" not in text
+
+
+def test_plain_text_lines_up_and_rules_off_controls() -> None:
+    block = plain(told()).split("\n\n")[1].splitlines()
+    assert block[0] == "on_the left & 50 %"
+    assert block[2] == block[6] == "  " + "-" * (len(block[2]) - 2)
+    assert (
+        block[4].split("  ")[-1] and "*" in block[4] and "_" in block[5] and block[7].lstrip().startswith("backwards")
+    )
+    starts = [line.index("±") for line in (block[3], block[7])]
+    assert starts[0] == starts[1]
+
+
+def test_fewer_seeds_and_missing_cells_show() -> None:
+    resolved, frame, protocols = case(some_values())
+    frame = without(without(frame, arm="a", seed=[1, 2]), arm="b", nfe=2)
+    text = markdown(told((resolved, frame, protocols)))
+    assert "(n = 2)" in text and "left b, 2-NFE: not measured yet" in text and "over 2 to 4 seeds" in text
+    rows = {row[0]: row for row in rows_of(text, "**on_the left & 50 %**")}
+    assert rows["method b"][4] == "–"
+
+
+def test_one_seed_gives_no_interval() -> None:
+    text = markdown(told(case({arm: v[:1] for arm, v in some_values().items()}, 1)))
+    assert "One seed: no interval can be given" in text and "±" not in text
+    assert "one seed is never a verdict" in text
+
+
+def test_assumptions_and_text_are_escaped_in_markdown() -> None:
+    assert r"- what was \*assumed\*" in markdown(told())
+
+
+SPECIAL = r"\{}%&#$_~^<>|"
+
+
+@given(some.text(alphabet=SPECIAL + "ab 1±κΔ", max_size=12))
+def test_latex_escapes_can_be_undone(text: str) -> None:
+    back = {made: chr(sign) for sign, made in ESCAPES.items()}
+    longest_first = sorted(back, key=len, reverse=True)
+    pattern = "|".join(re.escape(made) for made in longest_first) + "|."
+    assert "".join(back.get(found, found) for found in re.findall(pattern, escaped(text))) == text
+
+
+@given(some.text(max_size=20))
+def test_only_what_latex_knows_is_left(text: str) -> None:
+    assert all(sign.isprintable() and ord(sign) < 0x180 for sign in escaped(text))
+
+
+def test_no_special_character_reaches_latex_bare() -> None:
+    assert escaped("50 % of a_b & #1") == r"50 \% of a\_b \& \#1"
+    assert escaped("κ = 0.5, t ≤ 0.8 ± 1") == r"$\kappa$ = 0.5, t $\leq$ 0.8 $\pm$ 1"
+    assert escaped("\\") == r"\textbackslash{}"
+    assert escaped("ω′ of Fréchet, 𝓛, 漢") == r"$\omega$$'$ of Fréchet, L, ?"
+    for sign in SPECIAL:
+        assert escaped(sign) != sign
+
+
+def test_latex_is_a_whole_document_with_booktabs() -> None:
+    text = latex(told())
+    assert text.startswith("\\documentclass") and text.endswith("\\end{document}\n")
+    assert text.count("\\begin{") == text.count("\\end{") == 3
+    for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\usepackage{booktabs}", "\\cmidrule{1-6}"):
+        assert rule in text
+    body = text[text.index("\\toprule") : text.index("\\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {5}, "as many cells in every row"
+    assert text.count("\\begin{tabular}{lrrrrr}") == 1
+    assert r"\textbf{" in body and r"\underline{" in body and r"$\pm$" in body
+    assert r"\emph{on\_the left \& 50 \%}" in body
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
+@pytest.mark.parametrize("name", ["made", "components", "cfg_configs"])
+def test_latex_compiles_alone(name: str, tmp_path: Path) -> None:
+    said = told() if name == "made" else _document_of(name)
+    (tmp_path / "table.tex").write_text(latex(said), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0 and (tmp_path / "table.pdf").stat().st_size > 1000, done.stdout[-2000:]
+    assert "Missing character" not in (tmp_path / "table.log").read_text(errors="replace")
+
+
+def _document_of(name: str) -> Document:
+    from .synthetic import measured
+
+    resolved = builtin("truth", [0, 1], name)
+    frame, protocols = measured(resolved, lambda arm, p: 1.0 + arm.seed + len(arm.name))
+    table = fill(resolved, frame, protocols, {})
+    return document(table, compare(table), rankings(table), FakeRun(), None)
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [([11.58, 9.87], ["11.58", "9.87"]), ([0.0986, 0.01], ["0.09860", "0.01000"]), ([245.32], ["245.3"]),
+     ([12345.6], ["12346"]), ([-1.5], ["−1.500"]), ([0.0], ["0.00"]), ([2e-9], ["2.000e−09"])],
+)  # fmt: skip
+def test_four_digits_of_the_largest_in_a_column(values: Sequence[float], said: list[str]) -> None:
+    write = writer(values)
+    assert [write(value) for value in values] == said
+
+
+def test_counts() -> None:
+    assert [count(n) for n in (130_600_000, 1_250_000, 215_300, 9_500, 80)] == ["131M", "1.2M", "215k", "9.5k", "80"]
+
+
+def read(report: TableReport, ending: str) -> str:
+    (path,) = [path for path in report.files if path.name.endswith(ending)]
+    return path.read_bytes().decode()
+
+
+def test_files(home: Home, stored: Store, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = build_table(ENGINE, home, study="made", out=out)
+    names = [f"{STEM}_table.md", f"{STEM}_table.tex", f"{STEM}_table.csv", f"{STEM}_orders.csv"]
+    assert [path.name for path in report.files] == names == sorted(names, key=names.index)
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    before = {path: path.read_bytes() for path in report.files}
+    assert {path: path.read_bytes() for path in build_table(ENGINE, home, study="made", out=out).files} == before
+    assert report.run.run in report.chosen and report.missing == []
+
+
+def test_csv_has_a_line_a_cell_and_a_line_an_order(home: Home, stored: Store, tmp_path: Path) -> None:
+    report = build_table(ENGINE, home, study="made", out=tmp_path)
+    cells = pd.read_csv(io.StringIO(read(report, "_table.csv")))
+    assert len(cells) == 4 * 3 and cells.groupby(["arm", "column"]).ngroups == 12
+    values = some_values()
+    for arm, own in cells[cells["column"] == "one"].groupby("arm"):
+        assert own["mean"].item() == pytest.approx(np.mean(values[str(arm)])) and own["n"].item() == 4
+    assert cells.query("best")[["arm", "column"]].to_numpy().tolist() == [["a", c] for c in ("quarter", "one", "two")]
+    assert set(cells["run"]) == {FakeRun().run} and set(cells["config_hash"]) == {FakeRun().config_hash}
+    assert set(cells["scale"]) == {"cpu"} and cells.query("control")["paper"].isna().all()
+    orders = pd.read_csv(io.StringIO(read(report, "_orders.csv")))
+    assert len(orders) == 3 * 3 and set(orders["reference"]) == {"base"}
+    assert (orders["p_holm"] >= orders["p"]).all() and orders["low_percent"].lt(orders["high_percent"]).all()
+
+
+def test_records_for_programs(home: Home, stored: Store, tmp_path: Path) -> None:
+    records = json.loads(json.dumps(build_table(ENGINE, home, study="made", out=tmp_path).records, allow_nan=False))
+    assert {len(records["cells"]), len(records["orders"])} == {12, 9} and len(records["rankings"]) == 2
+    first = records["cells"][0]
+    assert list(first["values"]) == ["0", "1", "2", "3"]
+    assert np.mean(list(first["values"].values())) == pytest.approx(first["mean"])
+
+
+def test_nothing_measured_writes_nothing(home: Home, stored: Store, tmp_path: Path) -> None:
+    stored.frame["value"] = np.nan
+    with pytest.raises(NothingToReport, match=r"no measured point of its table yet: continue it with `study run made"):
+        build_table(ENGINE, home, study="made", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_reports_what_it_declares(home: Home, stored: Store, tmp_path: Path) -> None:
+    only_table = build_report(ENGINE, home, study="made", out=tmp_path / "a")
+    assert len(only_table.files) == 4 and only_table.table is not None and only_table.run.run == FakeRun().run
+    with pytest.raises(ReportError, match="declares no figure"):
+        build_report(ENGINE, home, study="made", only="figure", out=tmp_path / "b")
+    with pytest.raises(NothingToReport, match="no run of 'other'"):
+        build_report(ENGINE, home, study="other", out=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+CURVES = {"kind": "curves", "colour_by": "method", "colour_label": "method", "stage": "train"}
+
+
+def test_figure_and_table_together(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Store) -> None:
+    store = Store(monkeypatch, made=case(some_values(), figure=CURVES))
+    both = build_report(ENGINE, home, study="made", out=tmp_path / "both")
+    assert [path.name for path in both.files] == [
+        *(f"{STEM}.{kind}" for kind in ("png", "pdf", "svg", "csv")),
+        *(f"{STEM}_table.{kind}" for kind in ("md", "tex", "csv")),
+        f"{STEM}_orders.csv",
+    ]
+    assert all(path.stat().st_size for path in both.files)
+    assert len(build_report(ENGINE, home, study="made", only="table", out=tmp_path / "t").files) == 4
+    assert len(build_report(ENGINE, home, study="made", nfe=2, out=tmp_path / "f").files) == 4
+    store.frame["value"] = store.frame["value"].where(store.frame["nfe"] == 2)
+    half = build_report(ENGINE, home, study="made", out=tmp_path / "half")
+    assert len(half.files) == 4 and half.table is not None
+    assert any(phrase.startswith("the figure: run") and "no measured point" in phrase for phrase in half.missing)
+
+
+def test_a_study_without_a_table_is_reported_as_ever(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(monkeypatch, seeds=2)
+    made = build_report(ENGINE, home, study="obs_v_then_u", out=tmp_path)
+    assert made.table is None and len(made.files) == 4
+    with pytest.raises(ReportError, match="declares no table"):
+        build_report(ENGINE, home, study="obs_v_then_u", only="table", out=tmp_path)

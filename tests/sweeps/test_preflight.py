@@ -1,0 +1,42 @@
+"""What is said before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from studies.loader import load_source, resolve
+from sweeps.preflight import preflight
+from sweeps.session import open_session
+from tests.homes import TINY, study
+
+GUIDED = ("dynamics.guidance={effective_omega: 2.0, cfg_kappa: 0.5}", "dynamics.label_dropout=0.1")
+FACES = "{name: synthetic_latents, channels: 1, side: 4, modes: 2, classes: 1}"
+
+
+def said(*overrides: str) -> list[str]:
+    return preflight(open_session([resolve(load_source(str(TINY)), "cpu", overrides)]))
+
+
+@pytest.mark.parametrize(("data", "name"), [("gaussian", "gaussian"), (FACES, "synthetic_latents")])
+def test_guidance_on_data_without_classes(data: str, name: str) -> None:
+    """Once, however many trajectories are concerned."""
+    message = f"guidance needs labels, and the data '{name}' have none: set dynamics.guidance to null"
+    assert said(f"dynamics.data={data}", *GUIDED) == [message]
+    assert said(f"dynamics.data={data}") == []
+    assert said(*GUIDED) == []
+
+
+def test_in_one_stage_of_several() -> None:
+    stage = "stages.1.guidance={cfg_omega: 1.0, cfg_kappa: 0.5}"
+    (message,) = said("dynamics.data=gaussian", "dynamics.label_dropout=0.1", stage)
+    assert "'gaussian'" in message
+
+
+def test_a_run_stops_there(tmp_path: Any) -> None:
+    overrides = [word for one in ("dynamics.data=gaussian", *GUIDED) for word in ("-o", one)]
+    done = study("run", TINY, *overrides, "--as", "guided", home=tmp_path / "home")
+    assert done.returncode != 0
+    assert "guidance needs labels" in done.stdout + done.stderr
+    assert not list((tmp_path / "home").glob("trajectories/*/attempts"))
