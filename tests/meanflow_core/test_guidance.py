@@ -194,7 +194,7 @@ def test_cost_by_the_books() -> None:
 @pytest.mark.parametrize("fm_ratio", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_weight_has_its_gradient_under_autocast(name: str, fm_ratio: float) -> None:
-    """The passes without graph come first; weights cast for them must not stand in for those of the step's own."""
+    """The pass without graph comes before that of the u-rows; weights cast for it must not stand in for theirs."""
     found = {}
     for precision in ("fp32", "bf16"):
         d = dynamics(network=NETWORKS[name], precision=precision, fm_ratio=fm_ratio, label_dropout=0.2, batch_size=32,

@@ -144,6 +144,7 @@ def test_the_first_of_twenty_clusters_holds_next_to_nothing() -> None:
     """0.04 % of the mass: to be drawn by inverse CDF, since rejection would need 2400 attempts a draw."""
     official = sampler(OFFICIAL)
     assert 1 - official.cdf(0.95) == pytest.approx(0.0004, abs=5e-5)
+    assert 1 / (1 - official.mean_gap(0.95)) == pytest.approx(2.1837, abs=5e-5), "λ of the first stage"
     r, t = official.draw(N, rng(), 0.95)
     assert (t >= 0.95).all()
     normal = torch.logit(t.double()) - OFFICIAL["mean"]
