@@ -63,9 +63,11 @@ def _judge(
 ) -> Verdict:
     """One claim under each of its readings."""
     seeds = shared["planned_seeds"]
+    # where panels train with different guidance, true errors have a protocol a panel under one label
+    own = [reading for reading, rows in found.items() if (rows["panel"] == claim.panel).any()]
     outcomes = tuple(
         outcome(claim, found[reading], reading, seeds, role=role, meaningless=study.meaningless)
-        for role, reading in roles(study, claim, list(found))
+        for role, reading in roles(study, claim, own or list(found))
     )
     return Verdict(
         **shared,

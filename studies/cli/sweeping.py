@@ -6,18 +6,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from studies.cli.options import DEFAULT_HOME, HomeOpt, ScaleOpt, SeedsOpt, StudyArg, VariantOpt
 from studies.cli.running import WorkersOpt, execute
 from studies.errors import StudyError
-from studies.schema import ResolvedStudy
-from studies.sweep import Sweep
 
-# keys of a sweep that need no 'sweep.' before them, since no study has them
-OWN_KEYS = set(Sweep.model_fields) - set(ResolvedStudy.model_fields)
+if TYPE_CHECKING:
+    from studies.schema import ResolvedStudy
+
+OWN_KEYS = {"base", "space", "strategy", "points", "seed"}  # of a sweep and of no study: they need no 'sweep.' before
 
 SweepOverrideOpt = Annotated[
     list[str] | None,

@@ -14,7 +14,7 @@ from reports.text import findings, markdown, plain
 from reports.verdicts import Judgement, Outcome, Verdict, flags
 from studies.claim import Claim
 
-from .synthetic import Case, corruption, gap_restriction, task_affinity, v_then_u
+from .synthetic import Case, corruption, gap_restriction, measured, study, task_affinity, v_then_u
 from .test_claims import judged
 
 
@@ -170,3 +170,17 @@ def test_hashes_of_claims_do_not_move() -> None:
     assert claim_hash(claim) == "971e05729bfd8f83df5f"
     for update in ({"among": {"v_epochs": 5}}, {"solver": "euler"}, {"truth": "v_error"}, {"stage": None}):
         assert claim_hash(claim.model_copy(update=update)) != claim_hash(claim)
+
+
+def test_the_truth_is_that_of_the_guidance_of_the_panel() -> None:
+    """Four panels with three guidances measure true errors under three protocols of one label."""
+    resolved = study("truth", range(4), "cfg_configs")
+    noise = np.random.default_rng(3)
+    frame, protocols = measured(
+        resolved, lambda arm, p: 1 + (arm.attributes["method"] == "meanflow") + 0.01 * float(noise.normal())
+    )
+    assert frame.loc[frame["metric"] == "u_error[1,1]", "protocol"].nunique() == 3
+    for verdict in judged(resolved, frame, protocols).values():
+        truth = next(o for o in verdict.outcomes if o.role == "truth")
+        assert (truth.metric, truth.n, truth.verdict) == ("u_error[1,1]", 4, "supported")
+        assert len({o.metric for o in verdict.outcomes}) == len(verdict.outcomes), "each metric once"
