@@ -83,15 +83,18 @@ def mark_arrivals(ax: Axes, found: Arrivals, colours: Mapping[str, object]) -> N
             ax.add_line(_star(colours[arm.arm], [arm.epoch], [found.level]))
 
 
-def say_speedups(ax: Axes, found: Arrivals, colours: Mapping[str, object], labels: Mapping[str, str]) -> None:
-    """A box where it hides least, with every arm's speed-up."""
+def say_speedups(
+    ax: Axes, found: Arrivals, colours: Mapping[str, object], labels: Mapping[str, str], papers: Mapping[str, float]
+) -> None:
+    """A box where it hides least, with every arm's speed-up and the paper's where it has one."""
     handles = []
     for arm in found.arms:
         if arm.speedup is not None:
             colour = colours[arm.arm]
             handle = Line2D([], [], color=colour) if arm.epoch is None else _star(colour, [], [])  # type: ignore[arg-type]
             some = f" ({arm.n} of {found.seeds} seeds)" if arm.n < found.seeds else ""
-            handle.set_label(f"{labels[arm.arm]}: {ratio(arm.speedup.ratio, arm.speedup.interval)}{some}")
+            paper = f"; paper {papers[arm.arm]:g}×" if arm.arm in papers else ""
+            handle.set_label(f"{labels[arm.arm]}: {ratio(arm.speedup.ratio, arm.speedup.interval)}{some}{paper}")
             handles.append(handle)
     if handles:
         title = f"speed-up over {labels[found.reference]}"

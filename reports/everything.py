@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import implicationtext, rankingtext, text
-from reports.build import Stored, build_claims, build_figure, build_implications, load
+from reports.build import build_claims, build_figure, build_implications
 from reports.catalogue import paper_elements
 from reports.errors import NothingToReport, ReportError
 from reports.overview import Overview, PaperPart, Piece, Section, overview
 from reports.published import published
 from reports.rankbuild import build_ranking
+from reports.stored import Stored, load
 from reports.tablebuild import build_table
 from studies.figure import Curves
 from studies.implications import load_implications

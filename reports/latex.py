@@ -51,11 +51,18 @@ def latex(document: Document) -> str:
     if document.assumptions:
         said.append(f"Its {len(document.assumptions)} assumptions are listed in the study's file and in Markdown.")
     caption = escaped(" ".join(filter(None, said)))
-    columns = "l" + "r" * (len(document.values[0].head) - 1)
-    lines = [r"\begin{table}", r"\centering", r"\footnotesize", rf"\caption{{{caption}}}"]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *_body(document.values), r"\bottomrule"]
-    lines += [r"\end{tabular}", r"\end{table}"]
+    lines = [r"\begin{table}", r"\centering", r"\footnotesize", rf"\caption{{{caption}}}", *_tabular(document.values)]
+    lines += [r"\par\bigskip", *_tabular((document.others,), text=2)] if document.others else []
+    lines.append(r"\end{table}")
     return HEAD + "\n".join(lines) + "\n\\end{document}\n"
+
+
+def _tabular(blocks: tuple[Block, ...], text: int = 1) -> Iterator[str]:
+    """Parts under one head, of whose columns the first ones are ``text`` and the others numbers."""
+    columns = "l" * text + "r" * (len(blocks[0].head) - text)
+    yield from (rf"\begin{{tabular}}{{{columns}}}", r"\toprule")
+    yield from _body(blocks)
+    yield from (r"\bottomrule", r"\end{tabular}")
 
 
 def _body(blocks: tuple[Block, ...]) -> Iterator[str]:

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reports.build import load
 from reports.errors import NothingToReport
 from reports.paper import paper_values
 from reports.power import MOST_SEEDS, Need, needs
+from reports.stored import load
 from reports.text import aligned, number
 from studies.schema import ResolvedStudy
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reports.build import load
 from reports.errors import NothingToReport
 from reports.frames import readings
 from reports.published import published
 from reports.ranking import SweepRanking, rank_sweep
 from reports.rankingtext import markdown, records
+from reports.stored import load
 from reports.versions import DECLARED, TRUTH
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reports.build import FigureReport, build_figure, declared
+from reports.build import FigureReport, build_figure
 from reports.errors import NothingToReport
 from reports.rankbuild import RankingReport, build_ranking
+from reports.stored import declared
 from reports.tablebuild import TableReport, build_table
 
 if TYPE_CHECKING:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from reports.build import load
 from reports.errors import NothingToReport
 from reports.latex import latex
 from reports.orders import compare, rankings
+from reports.othermethods import other_methods
 from reports.paper import paper_values
 from reports.published import published
+from reports.stored import load
 from reports.tablefill import fill
 from reports.tableformats import markdown
 from reports.tablerecords import order_records, origin, ranking_records, seed_records, value_records
@@ -63,7 +64,7 @@ def build_table(
             f"continue it with `{stored.command}`"
         )
     orders, ranked = compare(table), rankings(table)
-    told = document(table, orders, ranked, stored.run, variant)
+    told = replace(document(table, orders, ranked, stored.run, variant), others=other_methods(stored.study))
     common = origin(table, stored.run, variant)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
     texts = {

@@ -20,6 +20,7 @@ def markdown(document: Document) -> str:
     parts = [f"### {escaped(document.heading)}", f"**{document.warning}**" if document.warning else ""]
     parts += [_markdown_block(block) for block in document.values]
     parts += [f"Bold: {MARKS.format('underlined')} {escaped(document.caption)}", _bullets("Missing", document.missing)]
+    parts += [_markdown_block(document.others)] if document.others else []
     if document.orders:
         parts += ["#### Orders", *(_markdown_block(block) for block in document.orders)]
         parts += [escaped(note) for note in document.order_notes]
@@ -55,7 +56,7 @@ def show(document: Document, console: Console) -> None:
     for block in document.values:
         console.print(_rich(block))
     console.print(Text(f"Bold: {MARKS.format('underlined')} {document.caption}", style="dim"))
-    for block in document.orders:
+    for block in (*([document.others] if document.others else []), *document.orders):
         console.print(_rich(block))
     for note in document.order_notes if document.orders else ():
         console.print(Text(note, style="dim"))
@@ -75,6 +76,7 @@ def plain(document: Document) -> str:
     """Values and orders as plain text."""
     parts = [document.heading, document.warning, *(_plain_block(block) for block in document.values)]
     parts.append(f"*…*: {MARKS.format('_…_')} {document.caption}")
+    parts += [_plain_block(document.others)] if document.others else []
     if document.orders:
         parts += [*(_plain_block(block) for block in document.orders), *document.order_notes]
     return "\n\n".join(filter(None, parts))

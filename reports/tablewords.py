@@ -45,7 +45,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Document:
-    """All that is said of one table: values, then orders, each with notes on how to read them."""
+    """All that is said of one table: values, other methods in the paper's table, then orders, with notes on how to read
+    them."""
 
     heading: str
     warning: str
@@ -55,6 +56,7 @@ class Document:
     order_notes: tuple[str, ...]
     missing: tuple[str, ...]
     assumptions: tuple[str, ...]
+    others: Block | None = None
 
 
 def document(

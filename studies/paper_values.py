@@ -51,9 +51,18 @@ class PaperTable(Strict):
         return {arm: value for arm, value in found.items() if value is not None}
 
 
+class PaperSpeedup(Strict):
+    """How many times sooner than MeanFlow an arm of a study's panel gets there, as the paper says."""
+
+    study: Name
+    panel: Name
+    arm: Name
+    factor: PositiveFloat
+
+
 class _File(Strict):
     tables: tuple[PaperTable, ...]
-    speedups: dict[Name, PositiveFloat]
+    speedups: tuple[PaperSpeedup, ...]
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -78,10 +87,9 @@ def load_paper_tables(path: Path = PAPER_VALUES) -> dict[int, PaperTable]:
     return {table.table: table for table in _load(path).tables}
 
 
-def load_paper_speedups(path: Path = PAPER_VALUES) -> dict[str, float]:
-    """How many times faster than MeanFlow the method with DTD is, as the paper says, by panel of the study
-    ``convergence``. Raises: StudyError."""
-    return dict(_load(path).speedups)
+def paper_speedups(study: str, path: Path = PAPER_VALUES) -> dict[tuple[str, str], float]:
+    """The paper's speed-ups that a study measures again, by (panel, arm). Raises: StudyError."""
+    return {(one.panel, one.arm): one.factor for one in _load(path).speedups if one.study == study}
 
 
 def paper_value(table: int, arm: str, column: str) -> float | None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from reports import tablebuild
 from reports.errors import NothingToReport, ReportError
 from reports.latex import ESCAPES, escaped, latex
 from reports.orders import compare, rankings
+from reports.othermethods import other_methods
+from reports.paper import paper_values
 from reports.report import build_report
 from reports.tablebuild import TableReport, build_table
 from reports.tablefill import fill
@@ -29,7 +32,7 @@ from reports.tableformats import markdown, plain, show
 from reports.tablewords import Document, count, document, writer
 from results.layout import Home
 
-from .synthetic import Case, FakeRun
+from .synthetic import Case, FakeRun, measured
 from .synthetic import study as builtin
 from .tabled import ARMS, PAPER, case, some_values, without
 from .test_build import Store
@@ -297,3 +300,17 @@ def test_a_study_without_a_table_is_reported_as_ever(
     assert made.table is None and len(made.files) == 4
     with pytest.raises(ReportError, match="declares no table"):
         build_report(ENGINE, home, study="obs_v_then_u", only="table", out=tmp_path)
+
+
+def test_other_methods_stand_apart_as_printed() -> None:
+    """Table 1 has 19 rows that are no arm of ours; their values are the paper's, dashes stay dashes."""
+    sizes = builtin("cpu", [0], "model_sizes")
+    frame, protocols = measured(sizes, lambda arm, p: 1.0 + arm.seed)
+    filled = fill(sizes, frame, protocols, paper_values(sizes))
+    others = other_methods(sizes)
+    assert others is not None and len(others.rows) == 19
+    told = replace(document(filled, compare(filled), rankings(filled), FakeRun(), None), others=others)
+    assert "| Few-step models, trained end to end | Shortcut-XL/2 | 675M | 160 | – | 10.60 | – | – |" in markdown(told)
+    assert "BigGAN" in plain(told) and "6.95" in plain(told)
+    assert latex(told).count(r"\begin{tabular}") == latex(told).count(r"\end{tabular}") == 2
+    assert other_methods(builtin("cpu", [0], "components")) is None

@@ -10,7 +10,7 @@ import pytest
 from studies.arms import expand_seed
 from studies.errors import StudyError
 from studies.loader import StudySource, builtin_names, load_source, resolve
-from studies.paper_values import PaperTable, load_paper_speedups, load_paper_tables, paper_value
+from studies.paper_values import PaperTable, load_paper_tables, paper_speedups, paper_value
 
 TABLES = load_paper_tables()
 
@@ -107,11 +107,12 @@ def test_arms_at_small_scales_are_called_as_at_the_papers() -> None:
 
 
 def test_speedups_are_those_of_claims() -> None:
-    speedups = load_paper_speedups()
-    assert speedups == {"xl": 2.5, "l": 2.3, "m": 2.1}
+    speedups = paper_speedups("convergence")
+    assert speedups == {("xl", "dtd_u_weight"): 2.5, ("l", "dtd_u_weight"): 2.3, ("m", "dtd_u_weight"): 2.1}
     claims = resolve(load_source("convergence"), "paper").claims
-    said = {c.panel: c.where for c in claims if c.test == "speedup" and c.arms == ("dtd_u_weight", "meanflow")}
-    assert all(f"{speedup}×" in said[panel] for panel, speedup in speedups.items())
+    said = {(c.panel, c.arms[0]): c.where for c in claims if c.test == "speedup" and c.arms}
+    assert all(f"{speedup}×" in said[place] for place, speedup in speedups.items())
+    assert paper_speedups("components") == {}
 
 
 ROW = "{row: r, arm: a, values: {x: 1.0}}"
@@ -133,6 +134,6 @@ def table(rows: str = ROW, columns: str = "{x: X}", more: str = "") -> str:
 )
 def test_a_bad_file_is_refused(tmp_path: Path, tables: str, words: str) -> None:
     path = tmp_path / "values.yaml"
-    path.write_text(f"tables: [{tables}]\nspeedups: {{}}\n")
+    path.write_text(f"tables: [{tables}]\nspeedups: []\n")
     with pytest.raises(StudyError, match=f"{path}: {words}"):
         load_paper_tables(path)

@@ -1,0 +1,83 @@
+"""A study's latest run as the store holds it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from reports.errors import NothingToReport, ReportError
+from studies.schema import ResolvedStudy
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from results.layout import Home
+    from results.queries import RunRecord
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run with its study and the evaluations of its configuration. ``command`` continues the run."""
+
+    run: RunRecord
+    study: ResolvedStudy
+    frame: pd.DataFrame
+    protocols: dict[str, dict[str, Any]]
+    chosen: str
+    command: str
+
+
+def load(
+    engine: Engine,
+    home: Home,
+    *,
+    study: str,
+    scale: str | None = None,
+    variant: str | None = None,
+    asked: str | None = None,
+) -> Stored:
+    """The latest run of a study (at a scale, if given) and what is measured of it.
+
+    Raises: NothingToReport where there is no such run; ReportError where its configuration cannot be read.
+    """
+    from results.queries import evaluations, latest_run, protocols
+
+    run = latest_run(engine, study=study, scale=scale, variant=variant)
+    if run is None:
+        at = f" at scale '{scale}'" if scale else ""
+        of = f" (variant '{variant}')" if variant else ""
+        command = run_command(asked or study, scale, variant)
+        raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}: run `{command}` first")
+    command = run_command(asked or study, run.scale, variant)
+    try:
+        resolved = ResolvedStudy.model_validate(run.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ReportError(
+            f"the configuration of run {run.run} cannot be read by this version ({where}: {first['msg']}): "
+            f"run `{command}` again; what is measured already is kept"
+        ) from None
+    frame = evaluations(engine, study=study, scale=run.scale, variant=variant)
+    which = "" if scale else "the latest; no scale was given: "
+    chosen = f"{which}run {run.run} at scale '{run.scale}'"
+    return Stored(run, resolved, frame, protocols(engine), chosen, command)
+
+
+def declared(engine: Engine, study: str, scale: str | None, variant: str | None) -> set[str]:
+    """Which of ``figure``, ``table`` and ``sweep`` the latest run of a study declares; none where there is no run."""
+    from results.queries import latest_run
+
+    run = latest_run(engine, study=study, scale=scale, variant=variant)
+    return {kind for kind in ("figure", "table", "sweep") if run is not None and run.config.get(kind)}
+
+
+def run_command(asked: str, scale: str | None, variant: str | None) -> str:
+    """What runs a study: ``study run ./mine.yaml --scale cpu``; a variant also needs its overrides."""
+    parts = ["study run", shlex.quote(asked), f"--scale {scale}" if scale else ""]
+    parts.append(f"-o ... --as {shlex.quote(variant)}" if variant else "")
+    return " ".join(filter(None, parts))
