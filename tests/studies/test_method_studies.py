@@ -227,7 +227,11 @@ def test_claims_of_the_paper_and_of_ours(name: str) -> None:
 def test_what_all_studies_assume_at_a_scale_stands_in_each(name: str, scale: str) -> None:
     """Lists replace what they extend; the budget, the times and the distance are the scale's, whatever the study."""
     _, *shared = study("obs_v_then_u", scale).scale_assumptions
-    assert set(shared[:3]) <= set(study(name, scale).scale_assumptions)
+    own = study(name, scale).scale_assumptions
+    assert set(shared[:3]) <= set(own)
+    assert [said for said in own if "patience" in said] == [
+        said for said in study("components", scale).scale_assumptions if "patience" in said
+    ]
     assert len(study(name, scale).assumptions) == 9
 
 
