@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from reports.drawing import Drawing, Subject
     from reports.implications import SumUp
+    from reports.versions import Version
     from results.layout import Home
     from results.queries import RunRecord
 
@@ -77,7 +78,7 @@ def build_figure(
     Raises: NothingToReport where there is no run or no point of the figure is measured; ReportError.
     """
     from reports.drawing import Subject
-    from reports.figures import draw, of_number
+    from reports.figures import of_number
     from reports.files import save_figure
     from reports.versions import Version
 
@@ -87,18 +88,25 @@ def build_figure(
         artefacts=_artefacts(engine, home, stored),
     )  # fmt: skip
     subject, part = of_number(subject, figure)
-    missing: list[str] = []
-    if metric or nfe:
-        other = Version("other", metric, nfe)
-        drawings = {other.suffix: draw(replace(subject, version=other))}
-    else:
-        drawings = {"": draw(subject)}
-        missing += _draw_beside(drawings, engine, subject)
+    drawings, missing = _drawn(engine, subject, Version("other", metric, nfe) if metric or nfe else None)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant, part)))
     files = [path for suffix, drawn in drawings.items() for path in save_figure(drawn, out, stem + suffix)]
-    missing = [*(phrase for drawn in drawings.values() for phrase in drawn.missing), *missing]
     captions = [drawn.caption for drawn in drawings.values()]
-    return FigureReport(files, list(dict.fromkeys(missing)), stored.run, stored.chosen, captions)
+    return FigureReport(files, missing, stored.run, stored.chosen, captions)
+
+
+def _drawn(engine: Engine, subject: Subject, other: Version | None) -> tuple[dict[str, Drawing], list[str]]:
+    """Drawings by the ending of their files' names, and what is missing of them: another version alone, or the figure
+    as declared with what stands beside it."""
+    from reports.figures import draw
+
+    if other:
+        drawings, beside = {other.suffix: draw(replace(subject, version=other))}, []
+    else:
+        drawings = {"": draw(subject)}
+        beside = _draw_beside(drawings, engine, subject)
+    missing = [*(phrase for drawn in drawings.values() for phrase in drawn.missing), *beside]
+    return drawings, list(dict.fromkeys(missing))
 
 
 def _artefacts(engine: Engine, home: Home, stored: Stored) -> dict[str, Path]:

@@ -82,7 +82,7 @@ def _judge(
         alpha=claim.alpha,
         provisional=outcomes[0].n < len(seeds),
         disagreement=compared_words(outcomes),
-        implies=implied(claim, outcomes[0]),
+        implies=implied(claim, outcomes),
         outcomes=outcomes,
     )
 

@@ -37,12 +37,20 @@ def declared(claim: Claim) -> str:
     return f"{where}: {a} − {b} {side} 0; Student's t paired by seed, two-sided, α = {claim.alpha:g}"
 
 
-def implied(claim: Claim, primary: Outcome) -> str:
-    """What the claim says its verdict implies; nothing where there is no verdict, only numbers that mean nothing or too
-    few seeds."""
-    if primary.reason == MEANINGLESS or primary.n < 2:
+def implied(claim: Claim, outcomes: Sequence[Outcome]) -> str:
+    """What the claim says its verdict implies, and by which metrics not; nothing where there is no verdict (the
+    numbers mean nothing, too few seeds) or only a provisional one."""
+    primary = outcomes[0]
+    sentence = " ".join(claim.implies.get(primary.verdict, "").split())
+    if not sentence or primary.reason == MEANINGLESS or primary.n < 2 or primary.missing_seeds:
         return ""
-    return " ".join(claim.implies.get(primary.verdict, "").split())
+    others = ", ".join(o.metric for o in dissenting(outcomes))
+    return f"by the primary metric alone (not by {others}): {sentence}" if others else sentence
+
+
+def dissenting(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes by other metrics, the truth among them, whose verdict is not that by the primary one."""
+    return [o for o in outcomes[1:] if o.n >= 2 and o.verdict != outcomes[0].verdict]
 
 
 def compared_words(outcomes: Sequence[Outcome]) -> str:
@@ -53,8 +61,8 @@ def compared_words(outcomes: Sequence[Outcome]) -> str:
     truth = next((o for o in outcomes if o.role == "truth"), None)
     said = [truth_words(primary, truth)] if truth else []
     other: dict[str, list[str]] = {}
-    for o in outcomes:
-        if o.role == "secondary" and o.verdict != primary.verdict and o.n >= 2:
+    for o in dissenting(outcomes):
+        if o.role == "secondary":
             other.setdefault(o.verdict, []).append(o.metric)
     if other:
         listed = "; ".join(f"{verdict} by {', '.join(metrics)}" for verdict, metrics in other.items())

@@ -53,7 +53,9 @@ class Order:
 
     @property
     def resolution(self) -> str:
-        """What to say where the paper's effect is smaller than these seeds can show; else empty."""
+        """What to say of the paper's effect where these seeds are too few to show it; else empty."""
+        if self.n == 1:
+            return "unknown with one seed"
         if not self.paper or self.resolvable is None or abs(self.paper) >= self.resolvable:
             return ""
         return f"not resolvable with {self.n} seeds"
@@ -61,11 +63,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Kendall's τ between our means and the paper's values of the rows of one panel that have both. Descriptive."""
+    """Kendall's τ between our means and the paper's values of the rows of one panel that have both. Descriptive. The
+    means are over the ``seeds`` that all these rows have."""
 
     panel: str
     column: Column
     rows: int
+    seeds: int
     tau: float
 
 
@@ -132,15 +136,18 @@ def _decided(order: Order, meaningless: bool) -> Order:
 
 
 def rankings(table: FilledTable) -> list[Ranking]:
-    """How alike ours and the paper's ranking are, for every part and column with at least two rows of both."""
+    """How alike ours and the paper's ranking are, for every part and column with at least two rows of both that have a
+    seed in common."""
     found = []
     for part in table.parts:
         for i, column in enumerate(table.columns):
-            cells = [row.cells[i] for row in part.rows]
-            both = [(cell.mean, cell.paper) for cell in cells if cell.mean is not None and cell.paper is not None]
-            if len({ours for ours, _ in both}) > 1 and len({papers for _, papers in both}) > 1:
-                tau = stats.kendalltau(*zip(*both, strict=True)).statistic
-                found.append(Ranking(part.panel, column, len(both), float(tau)))
+            both = [cell for cell in (row.cells[i] for row in part.rows) if cell.n and cell.paper is not None]
+            seeds = [seed for seed in (both[0].values if both else ()) if all(seed in cell.values for cell in both)]
+            papers = [cell.paper for cell in both]
+            ours = [np.mean([cell.values[seed] for seed in seeds]) for cell in both if seeds]
+            if len(set(ours)) > 1 and len(set(papers)) > 1:
+                tau = stats.kendalltau(ours, papers).statistic
+                found.append(Ranking(part.panel, column, len(both), len(seeds), float(tau)))
     return found
 
 

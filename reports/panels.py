@@ -16,10 +16,10 @@ from matplotlib.patches import Patch
 from reports.arrivals import Arrivals, arrival_handles, arrivals, mark_arrivals, say_speedups
 from reports.axes import BELOW, GREY, Place, beyond_a_decade, dress, linear, logarithmic, panel_rows
 from reports.page import Page
+from reports.paper import speedups_in
 from reports.statistics import t_band
 from reports.versions import label_of
 from studies.figure import Curves
-from studies.paper_values import paper_speedups
 from studies.schema import ResolvedStudy
 
 HEIGHT, ENDS_HEIGHT, BETWEEN = 3.0, 2.3, 0.32  # inches
@@ -109,7 +109,7 @@ def _axes(page: Page, place: Place, look: Look, height: float, *, ends: bool) ->
         colours = {arm: style.colour for arm, style in styles.items()}
         mark_arrivals(ax, found, colours)
         if not ends:
-            papers = {arm: x for (panel, arm), x in paper_speedups(look.study.study).items() if panel == place.panel}
+            papers = speedups_in(look.study, place.panel)
             say_speedups(ax, found, colours, {arm: style.label for arm, style in styles.items()}, papers)
     (_scale_ends if ends else _scale)(ax, look)
     dress(ax, page, look.label, height, labelled=place.labelled, meaningless=look.study.meaningless)

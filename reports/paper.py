@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from studies.paper_values import PaperTable, load_paper_tables
+from studies.paper_values import PaperTable, load_paper_tables, paper_speedups
 from studies.schema import ResolvedStudy
 
 PaperValues = Mapping[tuple[str, str], float]  # by (arm, column)
 
 
 def paper_table(study: ResolvedStudy) -> PaperTable | None:
-    """The paper's table that the study makes."""
+    """The paper's table that the study makes; None where its arms are not the paper's."""
+    if not study.paper_values:
+        return None
     number = (study.table.paper if study.table else None) or next(iter(study.paper.tables), None)
     return load_paper_tables().get(number) if number else None
 
@@ -31,3 +33,9 @@ def paper_column(study: ResolvedStudy, column: str | None) -> tuple[str, dict[st
     if table is None or column is None:
         return "", {}
     return f"Table {table.table}: {table.columns.get(column, table.metric)}", table.by_arm(column)
+
+
+def speedups_in(study: ResolvedStudy, panel: str) -> dict[str, float]:
+    """The paper's speed-ups of the arms of a panel; none where they are not the paper's."""
+    found = paper_speedups(study.study) if study.paper_values else {}
+    return {arm: value for (at, arm), value in found.items() if at == panel}

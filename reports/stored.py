@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stored:
-    """A run with its study and the evaluations of its configuration. ``command`` continues the run."""
+    """A run with its study and the evaluations of its configuration. ``command`` continues the run: of
+    a variant, the one that was given, since it has the overrides."""
 
     run: RunRecord
     study: ResolvedStudy
@@ -52,7 +53,7 @@ def load(
         of = f" (variant '{variant}')" if variant else ""
         command = run_command(asked or study, scale, variant)
         raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}: run `{command}` first")
-    command = run_command(asked or study, run.scale, variant)
+    command = shlex.join(run.command) if variant else run_command(asked or study, run.scale, None)
     try:
         resolved = ResolvedStudy.model_validate(run.config)
     except ValidationError as error:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableReport:
-    """Files written, what is missing (one phrase an arm and reason), the run, which was chosen, the table in words and
+    """Files written, what is missing (one phrase a panel and reason), the run, which was chosen, the table in words and
     as records for programs."""
 
     files: list[Path]
@@ -64,9 +64,10 @@ def build_table(
             f"continue it with `{stored.command}`"
         )
     orders, ranked = compare(table), rankings(table)
-    told = replace(document(table, orders, ranked, stored.run, variant), others=other_methods(stored.study))
-    common = origin(table, stored.run, variant)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
+    said = document(table, orders, ranked, stored.run, variant)
+    told = replace(said, others=other_methods(stored.study), orders_file=f"{stem}_orders.csv")
+    common = origin(table, stored.run, variant)
     texts = {
         f"{stem}_table.md": markdown(told),
         f"{stem}_table.tex": latex(told),

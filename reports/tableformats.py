@@ -46,7 +46,7 @@ def _bullets(title: str, lines: tuple[str, ...]) -> str:
 
 
 def show(document: Document, console: Console) -> None:
-    """Print values and orders: tables in a terminal, plain lines elsewhere."""
+    """Print values and the orders at the end of training: tables in a terminal, plain lines elsewhere."""
     if not console.is_terminal:
         console.print(plain(document), markup=False, highlight=False, soft_wrap=True)
         return
@@ -56,10 +56,15 @@ def show(document: Document, console: Console) -> None:
     for block in document.values:
         console.print(_rich(block))
     console.print(Text(f"Bold: {MARKS.format('underlined')} {document.caption}", style="dim"))
-    for block in (*([document.others] if document.others else []), *document.orders):
+    for block in (*([document.others] if document.others else []), *document.last_orders):
         console.print(_rich(block))
-    for note in document.order_notes if document.orders else ():
+    for note in order_notes(document):
         console.print(Text(note, style="dim"))
+
+
+def order_notes(document: Document) -> list[str]:
+    """The notes below the orders that a terminal shows, and where the others are."""
+    return [note for note in (document.elsewhere, *(document.order_notes if document.last_orders else ())) if note]
 
 
 def _rich(block: Block) -> Table:
@@ -73,12 +78,11 @@ def _rich(block: Block) -> Table:
 
 
 def plain(document: Document) -> str:
-    """Values and orders as plain text."""
+    """Values and the orders at the end of training as plain text."""
     parts = [document.heading, document.warning, *(_plain_block(block) for block in document.values)]
     parts.append(f"*…*: {MARKS.format('_…_')} {document.caption}")
     parts += [_plain_block(document.others)] if document.others else []
-    if document.orders:
-        parts += [*(_plain_block(block) for block in document.orders), *document.order_notes]
+    parts += [*map(_plain_block, document.last_orders), *order_notes(document)]
     return "\n\n".join(filter(None, parts))
 
 

@@ -65,4 +65,6 @@ def order_records(orders: Sequence[Order]) -> list[Record]:
 
 def ranking_records(rankings: Sequence[Ranking]) -> list[Record]:
     """One record a panel and column."""
-    return [{"panel": one.panel, "column": one.column.id, "rows": one.rows, "kendall_tau": one.tau} for one in rankings]
+    return [
+        {"panel": o.panel, "column": o.column.id, "rows": o.rows, "n": o.seeds, "kendall_tau": o.tau} for o in rankings
+    ]

@@ -108,28 +108,51 @@ class FilledTable:
         return list(dict.fromkeys(reading for part in self.parts for reading in part.readings))
 
     @property
+    def uneven(self) -> list[str]:
+        """The columns in whose values, in some part, arms differ in seeds, so that no best can be told."""
+        return [
+            column.label
+            for i, column in enumerate(self.columns)
+            if not all(same_seeds([row.cells[i] for row in part.rows if not row.control]) for part in self.parts)
+        ]
+
+    @property
     def missing(self) -> list[str]:
-        """One phrase an arm and reason: ``ratio75 dtd, FID (1-NFE), FID (2-NFE): seeds 3–5 not measured yet``."""
-        lacking: dict[tuple[str, str], list[str]] = {}
-        for part, row in self.rows:
-            for column, cell in zip(self.columns, row.cells, strict=True):
-                if cell.missing:
-                    lacking.setdefault((f"{part.panel} {row.arm}", cell.missing), []).append(column.label)
-        return [f"{arm}, {', '.join(columns)}: {why}" for (arm, why), columns in lacking.items()]
+        """One phrase a panel and reason: ``ratio75 dtd, u_weight (1-NFE, 2-NFE): seeds 3–5 not measured yet``."""
+        said = []
+        for part in self.parts:
+            alike: dict[tuple[str, str], list[str]] = {}
+            for row in part.rows:
+                for why in dict.fromkeys(cell.missing for cell in row.cells if cell.missing):
+                    alike.setdefault((self._lacking(row, why), why), []).append(row.arm)
+            for (what, why), arms in alike.items():
+                who = "all arms" if len(arms) == len(part.rows) > 1 else ", ".join(arms)
+                said.append(f"{part.panel} {who} ({what}): {why}")
+        return said
+
+    def _lacking(self, row: Row, why: str) -> str:
+        """The columns in which a row lacks something for one reason."""
+        columns = [column.label for column, cell in zip(self.columns, row.cells, strict=True) if cell.missing == why]
+        return "all columns" if len(columns) == len(self.columns) > 1 else ", ".join(columns)
 
 
 def marked(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Rows of one part with the best and the second best of every column marked, ours and the paper's. Controls take
-    no part."""
+    no part; nor is any of ours marked where arms differ in seeds, for means over different seeds are not compared."""
     arms = [row for row in rows if not row.control]
     columns = list(zip(*(row.cells for row in arms), strict=True))
-    ours = [marks([cell.mean for cell in column]) for column in columns]
+    ours = [marks([cell.mean if same_seeds(column) else None for cell in column]) for column in columns]
     papers = [marks([cell.paper for cell in column]) for column in columns]
     done = []
     for i, row in enumerate(arms):
         cells = [replace(cell, mark=a[i], paper_mark=b[i]) for cell, a, b in zip(row.cells, ours, papers, strict=True)]
         done.append(replace(row, cells=tuple(cells)))
     return (*done, *(row for row in rows if row.control))
+
+
+def same_seeds(cells: Sequence[Cell]) -> bool:
+    """Whether cells have values of the same seeds; one where no value can be takes no part."""
+    return len({frozenset(cell.values) for cell in cells if not cell.absent}) <= 1
 
 
 def marks(values: Sequence[float | None]) -> list[Mark | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,11 @@ from reports import captions
 from reports.claimwords import MEANINGLESS
 from reports.frames import Run
 from reports.orders import Order, Ranking, value_verdict
+from reports.paper import paper_table
 from reports.tables import Cell, FilledTable, Mark, Part, Row
 from reports.text import number, span
 from reports.versions import DECLARED
+from studies.schema import ResolvedStudy
 
 MARKS = "the best of its part, {}: the second best; controls take no part."
 ORDER_HEAD = ("value", "difference", "95 % interval", "p (Holm)", "paper", "order", "smallest resolvable", "seeds")
@@ -23,6 +26,7 @@ ORDER_NOTES = (
     "Smallest resolvable: the difference that these seeds show with 80 % power at the spread seen (two-sided, 0.05, "
     "before Holm's correction). A smaller one that is not seen says nothing about whether it is there.",
 )
+ONE_SEED = "One seed resolves nothing: how large a difference it could show is not known without a spread over seeds."
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,25 @@ class Block:
 @dataclass(frozen=True)
 class Document:
     """All that is said of one table: values, other methods in the paper's table, then orders, with notes on how to read
-    them."""
+    them. ``last_orders`` are those of the columns at the end of training, ``orders_file`` is where all are."""
 
     heading: str
     warning: str
     values: tuple[Block, ...]
     caption: str
     orders: tuple[Block, ...]
+    last_orders: tuple[Block, ...]
     order_notes: tuple[str, ...]
     missing: tuple[str, ...]
     assumptions: tuple[str, ...]
     others: Block | None = None
+    orders_file: str = ""
+
+    @property
+    def elsewhere(self) -> str:
+        """Where the orders are that the terminal leaves out; empty where it shows all."""
+        left_out = sum(len(block.rows) for block in self.orders) > sum(len(block.rows) for block in self.last_orders)
+        return f"Orders of the other columns: {self.orders_file}" if left_out and self.orders_file else ""
 
 
 def document(
@@ -71,7 +83,12 @@ def document(
         values=value_blocks(table),
         caption=captions.caption(study, table.readings, run, value_notes(table)),
         orders=order_blocks(table, orders),
-        order_notes=(*ORDER_NOTES, *_ranking_notes(rankings)),
+        last_orders=order_blocks(table, [order for order in orders if order.column.percent == 100]),
+        order_notes=(
+            *ORDER_NOTES,
+            *([ONE_SEED] if any(order.n == 1 for order in orders) else []),
+            *_ranking_notes(rankings),
+        ),
         missing=tuple(table.missing),
         assumptions=(*study.assumptions, *study.scale_assumptions),
     )
@@ -143,7 +160,7 @@ def value_notes(table: FilledTable) -> list[str]:
     """How to read the values."""
     study, cells = table.study, [cell for _, row in table.rows for cell in row.cells]
     counts = {cell.n for cell in cells if cell.n}
-    said = ["One seed: no interval can be given."]
+    said = ["One seed: no interval can be given, and no difference is resolved."]
     if max(counts, default=0) > 1:
         seeds = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         said = [
@@ -151,13 +168,31 @@ def value_notes(table: FilledTable) -> list[str]:
             "spread over seeds; orders are tested on differences paired by seed."
         ]
     said.append("Lower is better.")
+    if table.uneven:
+        said.append(f"No best is marked while arms of a part differ in seeds: {'; '.join(table.uneven)}.")
     if any(cell.paper is not None for cell in cells):
-        said.append("Paper: its own values, in its setting (network, data, budget, guidance).")
+        said.append(f"Paper: {_papers(study)}, in its setting (network, data, budget, guidance).")
     if study.as_in_paper:
         said.append("In brackets: where the paper's value lies with respect to our 95 % interval.")
-    else:
+    elif not study.meaningless:
         said.append("Values are not compared: this scale is not the paper's; orders are.")
+    said.append(_sweep_note(table))
     return [*said, captions.controls_words(study, {row.arm for _, row in table.rows if row.control})]
+
+
+def _papers(study: ResolvedStudy) -> str:
+    table = paper_table(study)
+    return f"the values of its Table {table.table} (“{table.caption.rstrip('.')}”)" if table else "its own values"
+
+
+def _sweep_note(table: FilledTable) -> str:
+    """What the rows are that bear the names of a sweep's points: ``k…``."""
+    sweep = table.study.sweep
+    if sweep is None or "{arm}" not in table.table.row:
+        return ""
+    names = re.sub(r"\{[^}]*\}", "…", sweep.arm_name)
+    base = "".join(f", {name} {value}" for name, value in sweep.base.items())
+    return f"Rows {names}: the points of the sweep over {' and '.join(sweep.space)}{base}."
 
 
 def order_blocks(table: FilledTable, orders: Sequence[Order]) -> tuple[Block, ...]:
@@ -177,7 +212,9 @@ def _references(part: Part) -> str:
 
 def _order(order: Order) -> tuple[Words, ...]:
     """One line in the order of `ORDER_HEAD`."""
-    least = number(order.resolvable, " %") + (f": the paper's is {order.resolution}" if order.resolution else "")
+    least = number(order.resolvable, " %")
+    if order.resolution:
+        least = f"{least}: the paper's is {order.resolution}" if order.n > 1 else order.resolution
     said = (
         order.row + (" (control)" if order.control else ""),
         order.column.label,
@@ -196,8 +233,10 @@ def _ranking_notes(rankings: Sequence[Ranking]) -> list[str]:
     """One sentence a panel."""
     by_panel: dict[str, list[str]] = {}
     for one in rankings:
-        by_panel.setdefault(one.panel, []).append(f"{one.column.label} {number(one.tau)} ({one.rows} rows)")
+        over = f"{one.rows} rows, {one.seeds} seed{'s' if one.seeds > 1 else ''}"
+        by_panel.setdefault(one.panel, []).append(f"{one.column.label} {number(one.tau)} ({over})")
     return [
-        f"Kendall's τ between our means and the paper's values in {panel} (descriptive): {', '.join(said)}."
+        "Kendall's τ between our means, over the seeds that all its rows have, and the paper's values in "
+        f"{panel} (descriptive): {', '.join(said)}."
         for panel, said in by_panel.items()
     ]

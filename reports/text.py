@@ -13,6 +13,7 @@ from reports.statistics import Interval
 from reports.verdicts import Outcome, Verdict
 
 COLOURS = {"supported": "green", "contradicted": "red", "undecided": "yellow"}
+NONE = "This run declares no claims."
 COLUMNS = ("metric", "role", "verdict", "effect", "interval", "in %", "resolvable", "p", "seeds that agree")
 FOOTNOTES = (
     "Effect: mean difference paired by seed, with Student's t interval at 1 − α. Resolvable: the smallest "
@@ -153,7 +154,7 @@ def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console) ->
         console.print(Panel(body, title=Text(title(verdict)), border_style=COLOURS[verdict.primary.verdict]))
     for flag in flags:
         console.print(Text(f"FLAG  {flag}", style="bold red"))
-    for note in FOOTNOTES:
+    for note in FOOTNOTES if verdicts else (NONE,):
         console.print(Text(note, style="dim"))
 
 
@@ -165,7 +166,7 @@ def plain(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
         lines = [title(verdict), verdict.text, *findings(verdict), *table]
         parts.append("\n  ".join(lines))
     parts += [f"FLAG  {flag}" for flag in flags]
-    return "\n\n".join([*parts, *FOOTNOTES])
+    return "\n\n".join([*parts, *(FOOTNOTES if verdicts else (NONE,))])
 
 
 def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
@@ -178,7 +179,8 @@ def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
         parts.append(f"{head}\n\n{facts}\n\n" + "\n".join(table))
     if flags:
         parts.append("\n".join(f"- **Flag:** {escaped(flag)}" for flag in flags))
-    return "\n\n".join([*parts, *(f"<sub>{note}</sub>" for note in FOOTNOTES)]) + "\n"
+    notes = [f"<sub>{note}</sub>" for note in FOOTNOTES] if verdicts else [NONE]
+    return "\n\n".join([*parts, *notes]) + "\n"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

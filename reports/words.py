@@ -57,9 +57,9 @@ def family_of(metric: str) -> tuple[str, str]:
 
 
 def common_words(readings: Sequence[Reading]) -> str:
-    """The axis label of several metrics, without what they differ in."""
-    said = {metric_words(replace(r, metric=family_of(r.metric)[0])) for r in readings}
-    return metric_words(readings[0]) if len(readings) == 1 else " / ".join(sorted(said))
+    """The axis label of several metrics, in their order, without what they differ in."""
+    said = dict.fromkeys(metric_words(replace(r, metric=family_of(r.metric)[0])) for r in readings)
+    return metric_words(readings[0]) if len(readings) == 1 else " / ".join(said)
 
 
 def component_words(raw: Any) -> str:

@@ -73,6 +73,7 @@ class RunRecord:
     config: dict[str, Any]
     config_hash: str
     provenance: dict[str, Any]
+    command: list[str]
 
 
 def runs(engine: Engine, study: str | None = None) -> pd.DataFrame:

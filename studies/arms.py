@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_key, trajectory_key
+from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
-from studies.loader import stage_dynamics
 from studies.schema import ResolvedStudy, Stage
 from studies.strict import Attribute
 

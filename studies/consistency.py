@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from meanflow_core.registry import components
 from studies.claim import Claim
 from studies.figure import Bars, Curves, Figure, Images, Levels
-from studies.schema import Measure, ResolvedStudy
+from studies.schema import Measure, ResolvedStudy, names_in
 from studies.strict import Attribute
 from studies.table import Table
 from studies.yamlfile import Loc
@@ -43,14 +42,14 @@ def _of_settings(study: ResolvedStudy) -> Problems:
     """Settings of attributes that no arm has, and constants that nothing refers to.
 
     A value in the settings that no arm has is none: studies share them. That an arm's value stands there is seen to
-    where its dynamics are made (`studies.loader.stage_dynamics`).
+    where its dynamics are made (`studies.dynamics.stage_dynamics`).
     """
     listed = [attributes for panel in study.panels for attributes in _attributes(study, panel)]
     given = _names_of([*listed, *(control.attributes for control in study.controls.values())])
     for name in study.settings:
         yield from _known(("settings", name), "attribute", name, given)
     chains = [study.stages, *(study.stages_of(name) for name in study.controls)]
-    used = _names_in([study.settings, *(stage.model_dump() for chain in chains for stage in chain)])
+    used = names_in([study.settings, *(stage.model_dump() for chain in chains for stage in chain)])
     for name in study.constants:
         if name not in used:
             yield ("constants", name), f"nothing refers to it: no stage and no setting has '${name}'"
@@ -61,13 +60,6 @@ def _of_settings(study: ResolvedStudy) -> Problems:
                 f"nothing depends on it: no stage and no setting has '${name}', and there is no 'settings.{name}' "
                 f"(they have: {', '.join(sorted(used)) or 'none'})",
             )
-
-
-def _names_in(value: Any) -> set[str]:
-    """All names that texts ``$name`` in it stand for."""
-    if isinstance(value, dict | list | tuple):
-        return set().union(*map(_names_in, value.values() if isinstance(value, dict) else value))
-    return {value[1:]} if isinstance(value, str) and value.startswith("$") else set()
 
 
 def _of_figure(study: ResolvedStudy, figure: Figure) -> Problems:

@@ -1,17 +1,82 @@
-"""Leaving out of a study what its arms no longer fit, where the space of its sweep was replaced. Torch-free."""
+"""A study with overrides, its sweep's among them: names for new points, and without what its arms no longer fit.
+Torch-free."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from string import Formatter
 from typing import Any
 
 from pydantic import ValidationError
 
 from studies.consistency import problems
+from studies.errors import StudyError
+from studies.loader import SCALES, StudySource, builtin_names, load_source, merged, validated
 from studies.schema import ResolvedStudy
+from studies.yamlfile import Loc
+
+OWN_KEYS = {"base", "space", "strategy", "points", "seed"}  # of a sweep and of no study: they need no 'sweep.' before
 
 Data = dict[str, Any]
+
+
+def resolve_fitted(
+    source: StudySource, scale: str, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None
+) -> tuple[ResolvedStudy, list[str]]:
+    """The study at one scale, and in words what of it is left out since its arms no longer fit: claims, table and
+    figure that speak of points which an override of the sweep has removed.
+
+    Raises: StudyError naming file, line and key of whatever is wrong.
+    """
+    data, overridden = merged(source, scale, [in_sweep(item) for item in overrides], seeds)
+    of_sweep = [path for path in overridden if path[0] == "sweep"]
+    if not of_sweep:
+        return validated(data, source, overridden), []
+    _check_has_sweep(source, scale, of_sweep)
+    if isinstance(data["sweep"], dict) and ("sweep", "arm_name") not in overridden:
+        data["sweep"]["arm_name"] = name_of_points(data)
+    left_out = leave_out_misfits(data, {str(path[0]) for path in overridden})
+    said = [f"left out, since {why}: {', '.join(names)}" for why, names in left_out.items()]
+    return validated(data, source, overridden), said
+
+
+def in_sweep(override: str) -> str:
+    """``space.k=[1]`` → ``sweep.space.k=[1]``; other overrides stay as they are."""
+    key = override.partition("=")[0].partition(".")[0].strip()
+    return f"sweep.{override.strip()}" if key in OWN_KEYS else override
+
+
+def _check_has_sweep(source: StudySource, scale: str, of_sweep: Sequence[Loc]) -> None:
+    """Raises: StudyError where part of a sweep is overridden that the study lacks; a whole one may be given."""
+    if ("sweep",) not in of_sweep and {**source.data, **source.data[SCALES][scale]}.get("sweep") is None:
+        said = ".".join(map(str, of_sweep[0]))
+        raise StudyError(f"-o {said}: study '{source.name}' has no sweep (there is one in: {', '.join(with_sweep())})")
+
+
+def with_sweep() -> list[str]:
+    """The built-in studies that have a sweep."""
+    return [name for name in builtin_names() if load_source(name).data.get("sweep")]
+
+
+def name_of_points(data: Data) -> str:
+    """The format string of the sweep's arms, with all attributes of its space in it; made anew where it names one that
+    the arms no longer have."""
+    sweep, pattern = data["sweep"], str(data["sweep"].get("arm_name", ""))
+    space = list(_parts(sweep.get("space")))
+    shared = {name for panel in _parts(data.get("panels")).values() for name in _parts(_parts(panel).get("arms"))}
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(pattern) if field}
+    except ValueError:
+        return pattern  # validation says what is wrong with it
+    if fields - {*space, *shared, *_parts(sweep.get("base"))}:
+        pattern, fields = "", set()
+    return "_".join([*filter(None, [pattern]), *(f"{name}{{{name}}}" for name in space if name not in fields)])
+
+
+def _parts(value: Any) -> Data:
+    """A mapping as it is; validation says what is wrong with anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def leave_out_misfits(data: Data, kept: Collection[str] = ()) -> dict[str, list[str]]:

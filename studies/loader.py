@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from meanflow_core.config import Dynamics
+from studies.blame import blamed, messages, where
 from studies.consistency import problems
+from studies.dynamics import stage_problems
 from studies.errors import StudyError
-from studies.schema import ResolvedStudy, Stage, fill
-from studies.strict import Attribute
+from studies.merging import merge
+from studies.schema import ResolvedStudy
 from studies.yamlfile import Loc, YamlFile, parse_value, read_yaml
 
 BUILTIN = Path(__file__).parent
 SCALES = "scales"
 NOT_STUDIES = {"implications", "paper_values"}  # other declarations beside the built-in studies
-
-
-def merge(base: Any, over: Any) -> Any:
-    """``over`` laid over ``base``: mappings merge key by key, all else is replaced.
-
-    A component named differently replaces the old one whole, since its parameters are not the other's.
-    """
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return copy.deepcopy(over)
-    if "name" in base and "name" in over and base["name"] != over["name"]:
-        return copy.deepcopy(over)
-    merged = {k: copy.deepcopy(v) for k, v in base.items()}
-    for key, value in over.items():
-        merged[key] = merge(merged[key], value) if key in merged else copy.deepcopy(value)
-    return merged
+OF_PAPER = ("as_in_paper", "paper_values")  # what ties a study to the paper's numbers
+RUN_ONLY = {"device", "threads", "log_every_steps", "checkpoint_every_epochs", "divergence"}
+MORE_POINTS = {("sweep", key) for key in ("space", "strategy", "points", "seed")}
 
 
 def builtin_names() -> list[str]:
@@ -66,6 +54,20 @@ class StudySource:
             return None
         bodies: dict[str, dict[str, Any]] = self.data.get(SCALES, {})
         return next(scale for scale, body in bodies.items() if number in (body.get("paper") or {}).get(kind, []))
+
+    @property
+    def extends_builtin(self) -> bool:
+        """Whether it is a user's file on top of one that comes with the package."""
+        return 0 < len(self._own) < len(self.files)
+
+    @property
+    def _own(self) -> list[YamlFile]:
+        return [file for file in self.files if file.path.resolve().parent != BUILTIN.resolve()]
+
+    def own(self, scale: str, key: str, default: Any) -> Any:
+        """What the user's files say of a key, at a scale or else at all of them."""
+        bodies = [(file.data.get(SCALES) or {}).get(scale) or {} for file in self._own]
+        return next((body[key] for body in [*bodies, *(file.data for file in self._own)] if key in body), default)
 
     def locate(self, scale: str, loc: Loc) -> str:
         """``file:line`` of the deepest part of a key that some file holds, in the scale or outside of it."""
@@ -172,13 +174,21 @@ def merged(
 ) -> tuple[dict[str, Any], set[Loc]]:
     """A scale laid over the study, overrides laid over both, not validated yet; and what was overridden.
 
+    A study is tied to the paper's numbers (`OF_PAPER`) no longer where a file of one's own extends it, or an override
+    changes more than how it is run and which points a sweep has; unless the file or an override says that it is.
+
     Raises: StudyError for a scale that is not there, or an override that cannot be laid over.
     """
     if scale not in source.scales:
         raise StudyError(f"study '{source.name}' has no scale '{scale}' (it has: {', '.join(source.scales)})")
+    _check_hidden(source, scale)
     data = merge({k: v for k, v in source.data.items() if k != SCALES}, source.data[SCALES][scale])
     data["scale"] = scale
+    if source.extends_builtin:
+        data |= {key: source.own(scale, key, False) for key in OF_PAPER}
     paths = parse_overrides(overrides)
+    if any(_changes(path) for path, _ in paths):
+        data |= dict.fromkeys(OF_PAPER, False)
     for path, value in paths:
         if path[0] in {"scale", "study", "seeds"}:
             raise StudyError(f"-o {path[0]}=...: use the option or the file for that, not an override")
@@ -188,92 +198,40 @@ def merged(
     return data, {path for path, _ in paths}
 
 
+def _changes(path: Loc) -> bool:
+    """Whether an override may change what an arm of some name is, or how it is measured."""
+    return path[0] not in {*RUN_ONLY, *OF_PAPER, "claims"} and path[:2] not in MORE_POINTS
+
+
+def _check_hidden(source: StudySource, scale: str) -> None:
+    """Raises: StudyError for what a file says of all scales where the scale of a file that it extends lays a mapping
+    over it: half of that mapping would be left, and errors would point there."""
+    for key, value in source.data.items():
+        if isinstance(value, dict) or not isinstance(source.data[SCALES][scale].get(key), dict):
+            continue
+        said = next(i for i, file in enumerate(source.files) if key in file.data)
+        hiding = next(i for i, file in enumerate(source.files) if file.find((SCALES, scale, key))[0] == 3)
+        if said < hiding:
+            here, there = source.files[said], source.files[hiding]
+            raise StudyError(
+                f"{here.path}:{here.find((key,))[1]}: {key}: scale '{scale}' has a mapping there "
+                f"({there.path}:{there.find((SCALES, scale, key))[1]}), which is laid over this; say it of the scale: "
+                f"scales: {{{scale}: {{{key}: ...}}}}"
+            )
+
+
 def validated(data: dict[str, Any], source: StudySource, overridden: set[Loc]) -> ResolvedStudy:
     """The study that merged data describe. Raises: StudyError naming file, line and key of whatever is wrong."""
     scale = data["scale"]
     try:
         study = ResolvedStudy.model_validate(data)
     except ValidationError as error:
-        raise StudyError(_say(error, source, scale, overridden)) from None
-    _check_stages(study, source, overridden)
+        raise StudyError("\n".join(messages(error, source, scale, overridden))) from None
+    for locs, message in stage_problems(study):
+        raise StudyError(f"{blamed(locs, source, scale, overridden)}: {message}")
     for loc, message in problems(study):
-        raise StudyError(f"{_where(loc, source, scale, overridden)}: {'.'.join(map(str, loc))}: {message}")
+        raise StudyError(f"{where(loc, source, scale, overridden)}: {'.'.join(map(str, loc))}: {message}")
     return study
-
-
-def _check_stages(study: ResolvedStudy, source: StudySource, overridden: set[Loc]) -> None:
-    """Raises: StudyError if a stage's dynamics are not valid for some arm."""
-    arms = [attributes for panel in study.panels for _, attributes in study.arms_of(panel)]
-    chains: list[tuple[Loc, Sequence[Stage], list[dict[str, Attribute]]]] = [(("stages",), study.stages, arms)]
-    for name, control in study.controls.items():
-        own_stages: Loc = ("controls", name, "stages") if control.stages else ("stages",)
-        chains.append((own_stages, study.stages_of(name), [control.attributes]))
-    for path, stages, each in chains:
-        for i, stage in enumerate(stages):
-            try:
-                for attributes in each:
-                    stage_dynamics(study, stage, attributes)
-            except ValidationError as error:
-                first = error.errors()[0]
-                loc: Loc = tuple(first["loc"])
-                own = not loc or loc[0] in stage.overrides  # else it is the study's, or a setting's
-                where = _where((*path, i, *loc) if own else ("dynamics", *loc), source, study.scale, overridden)
-                message = first["msg"].removeprefix("Value error, ")
-                if first["type"] == "extra_forbidden":
-                    known = f"; there is: {', '.join(Dynamics.model_fields)}"
-                    message = "unknown key" + (known if len(loc) == 1 else "")
-                key = ".".join(str(p) for p in loc) or "dynamics"
-                raise StudyError(f"{where}: stage '{stage.name}': {key}: {message}") from None
-            except ValueError as error:
-                where = _where((*path, i), source, study.scale, overridden)
-                raise StudyError(f"{where}: stage '{stage.name}': {error}") from None
-
-
-def stage_dynamics(study: ResolvedStudy, stage: Stage, attributes: Mapping[str, Attribute]) -> Dynamics:
-    """The study's dynamics, overlaid with the settings of the arm's attributes, overlaid with the stage's keys.
-
-    Raises: ValueError (pydantic's ValidationError is one), never once `resolve` has passed.
-    """
-    dynamics: Any = study.dynamics
-    for name, value in attributes.items():
-        dynamics = merge(dynamics, _setting(study, name, value))
-    return Dynamics.model_validate(fill(merge(dynamics, stage.overrides), {**study.constants, **attributes}))
-
-
-def _setting(study: ResolvedStudy, name: str, value: Attribute) -> dict[str, Any]:
-    """What an attribute's value stands for. Raises: ValueError where its other values stand for something."""
-    levels = study.settings.get(name, {})
-    if levels and str(value) not in levels:
-        raise ValueError(f"settings.{name} does not say what '{value}' stands for (it has: {', '.join(levels)})")
-    return levels.get(str(value), {})
-
-
-def _where(loc: Loc, source: StudySource, scale: str, overridden: set[Loc]) -> str:
-    """The override that set a part of a study, or else the file and line."""
-    for path in overridden:
-        if loc[: len(path)] == path or path[: len(loc)] == loc:
-            return f"-o {'.'.join(map(str, path))}"
-    return source.locate(scale, loc)
-
-
-def _say(error: ValidationError, source: StudySource, scale: str, overridden: set[Loc]) -> str:
-    return "\n".join(_messages(error, source, scale, overridden))
-
-
-def _messages(error: ValidationError, source: StudySource, scale: str, overridden: set[Loc]) -> Iterator[str]:
-    locs = [tuple(item["loc"]) for item in error.errors()]
-    for item in error.errors():
-        loc: Loc = tuple(item["loc"])
-        if item["type"] == "too_short" and any(other[: len(loc)] == loc != other for other in locs):
-            continue  # it lacks only what is wrong in itself, which has a message of its own
-        where = _where(loc, source, scale, overridden)
-        key = ".".join(str(p) for p in loc) or "(the study)"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-            close = difflib.get_close_matches(str(loc[-1]), list(ResolvedStudy.model_fields), 1)
-            message += f"; did you mean '{close[0]}'?" if close and len(loc) == 1 else ""
-        yield f"{where}: {key}: {message}"
 
 
 def validate(source: StudySource) -> None:

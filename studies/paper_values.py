@@ -90,9 +90,3 @@ def load_paper_tables(path: Path = PAPER_VALUES) -> dict[int, PaperTable]:
 def paper_speedups(study: str, path: Path = PAPER_VALUES) -> dict[tuple[str, str], float]:
     """The paper's speed-ups that a study measures again, by (panel, arm). Raises: StudyError."""
     return {(one.panel, one.arm): one.factor for one in _load(path).speedups if one.study == study}
-
-
-def paper_value(table: int, arm: str, column: str) -> float | None:
-    """The paper's value of an arm in a column of one of its tables, None where it has none. Raises: StudyError."""
-    found = load_paper_tables().get(table)
-    return found.by_arm(column).get(arm) if found else None

@@ -15,7 +15,7 @@ from meanflow_core.config import Measurement
 from meanflow_core.registry import spec_field
 from studies.claim import Claim
 from studies.figure import Figure
-from studies.strict import Attribute, Name, Seed, Strict
+from studies.strict import Attribute, Name, Seed, Strict, in_one_message
 from studies.sweep import Sweep, sweep_points
 from studies.table import Table
 
@@ -40,7 +40,10 @@ class Stage(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Name
-    epochs: NonNegativeInt | Annotated[str, Field(pattern=r"^\$[a-z_]+$")]
+    epochs: Annotated[
+        NonNegativeInt | Annotated[str, Field(pattern=r"^\$[a-z_]+$")],
+        in_one_message("a whole number from 0, or $attribute"),
+    ]
     probe: bool = False
 
     @property
@@ -64,11 +67,18 @@ def fill(value: Any, names: Mapping[str, Attribute]) -> Any:
     return names[value[1:]]
 
 
+def names_in(value: Any) -> set[str]:
+    """All names that texts ``$name`` in it stand for."""
+    if isinstance(value, dict | list | tuple):
+        return set().union(*map(names_in, value.values() if isinstance(value, dict) else value))
+    return {value[1:]} if isinstance(value, str) and value.startswith("$") else set()
+
+
 class Panel(Strict):
     """One axes: its arms are given by attributes; lists zip, scalars repeat."""
 
     title: str
-    arms: dict[str, Attribute | list[Attribute]]
+    arms: dict[str, Annotated[Attribute | list[Attribute], in_one_message("a value, or a list of them")]]
 
     @model_validator(mode="after")
     def _lists_zip(self) -> Self:
@@ -121,7 +131,9 @@ class ResolvedStudy(Strict):
     own keys. In settings and stages a text ``$name`` stands for the arm's attribute of that name, or else for that of
     ``constants``.
 
-    ``as_in_paper`` says that network, data, budget and protocol are the paper's, so that values may be compared.
+    ``as_in_paper`` says that network, data, budget and protocol are the paper's, so that values may be compared;
+    ``paper_values``, that an arm is the paper's arm of that name, so that the paper's values may stand beside it. Both
+    end where what is trained or measured is changed, unless it is said anew (`studies.loader.merged`).
 
     ``primary`` is the metric label that figures and claims use unless they name another. ``truth`` is that of the true
     error (of data whose fields are known) that is drawn and judged beside it.
@@ -152,6 +164,7 @@ class ResolvedStudy(Strict):
     scale_assumptions: tuple[str, ...] = ()
     meaningless: bool = False
     as_in_paper: bool = False
+    paper_values: bool = True
     observers: tuple[spec_field("observer"), ...] = ()  # type: ignore[valid-type]
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+
+def in_one_message(wanted: str) -> WrapValidator:
+    """Of a value of several types: where it is of none of them, say once what is wanted, not once a type."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"takes {wanted}, not {json.dumps(value, default=str, ensure_ascii=False)}") from None
+
+    return WrapValidator(validate)
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = int | float
-Attribute = Number | str
+Attribute = Annotated[Number | str, in_one_message("a finite number or a text")]
 
 
 class Strict(BaseModel):

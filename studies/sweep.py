@@ -6,9 +6,16 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from studies.strict import Attribute, Strict
 
@@ -29,6 +36,21 @@ class Range(Strict):
         return self
 
 
+def _list_or_range(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Say what is wrong with the list or the range that it was meant to be."""
+    wanted = "takes a list of values, or {low: ..., high: ...}"
+    if not isinstance(value, list | tuple | dict | Range):
+        raise ValueError(f"{wanted}, not {value}")
+    try:
+        return handler(value)
+    except ValidationError as error:
+        of_range = isinstance(value, dict)
+        own = [one for one in error.errors() if str(one["loc"][0]).startswith("list") != of_range]
+        said = ((".".join(map(str, one["loc"][1:])), one["msg"].removeprefix("Value error, ")) for one in own)
+        words = (f"{'' if of_range else 'entry '}{at}: {what}" if at else what for at, what in said)
+        raise ValueError(f"{wanted}: {'; '.join(words)}") from None
+
+
 class Sweep(Strict):
     """Arms that every panel has besides those that it lists: ``base`` attributes (over the panel's scalars), and over
     them every point of ``space``.
@@ -38,7 +60,7 @@ class Sweep(Strict):
     """
 
     base: dict[str, Attribute] = {}
-    space: dict[str, list[Attribute] | Range] = Field(min_length=1)
+    space: dict[str, Annotated[list[Attribute] | Range, WrapValidator(_list_or_range)]] = Field(min_length=1)
     strategy: Literal["grid", "random"] = "grid"
     points: PositiveInt | None = None
     seed: int = Field(default=0, ge=0)

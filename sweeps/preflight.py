@@ -1,8 +1,12 @@
-"""What is missing before a session can run, in words. Loads torch only for GPUs, files, exact fields and guidance."""
+"""What is missing before a session can run, in words. Loads torch only for GPUs, files, exact fields, guidance and
+transforms."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from meanflow_core.registry import Spec
+from studies.arms import Trajectory
 from sweeps.session import Session
 
 
@@ -29,9 +33,30 @@ def preflight(session: Session) -> list[str]:
             problems.append(
                 f"guidance needs labels, and the data '{spec.name}' have none: set dynamics.guidance to null"
             )
+    for node in session.tree:
+        problems.extend(_unbuildable(node.trajectory))
     for protocol in protocols.values():
         if protocol.metric.params.needs_check():
             from meanflow_core.evaluation.evaluate import preflight as missing
 
             problems.extend(missing(protocol))
     return list(dict.fromkeys(problems))
+
+
+def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
+    """What the transforms of a trajectory say against its times, built as the trainer builds them."""
+    dynamics = trajectory.dynamics
+    if not dynamics.transforms:
+        return
+    from meanflow_core.seeding import generator
+
+    times = dynamics.time_sampler.build()
+    for spec in dynamics.transforms:
+        try:
+            spec.build(
+                trajectory.horizon_steps,
+                rng=lambda step: generator(trajectory.seed, "preflight", step, "cpu"),
+                times=times,
+            )
+        except ValueError as error:
+            yield f"the transform '{spec.name}' does not fit the times '{dynamics.time_sampler.name}': {error}"

@@ -20,9 +20,9 @@ from sweeps.provenance import Provenance
 
 
 def config_hash(study: ResolvedStudy) -> str:
-    """Key of the resolved configuration without its seeds; what is at its default is left out, so that a new option of
-    the schema moves no key."""
-    return key_of(study.model_dump(mode="json", exclude={"seeds"}, exclude_defaults=True))
+    """Key of the resolved configuration without its seeds and what only reports ask for; what is at its default is
+    left out, so that a new option of the schema moves no key."""
+    return key_of(study.model_dump(mode="json", exclude={"seeds", "paper_values"}, exclude_defaults=True))
 
 
 def new_run_name() -> str:

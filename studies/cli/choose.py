@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies.errors import StudyError
-from studies.loader import BUILTIN, StudySource, builtin_names, load_source, resolve
+from studies.fitting import resolve_fitted
+from studies.loader import BUILTIN, StudySource, builtin_names, load_source
 from studies.schema import ResolvedStudy
 
 MAX_SEEDS = 10_000
@@ -68,7 +69,9 @@ def check_variant(overrides: Sequence[str], variant: str | None) -> None:
             "overrides need a name of their own: add --as NAME, so that they never mix with the study's arms"
         )
     if variant and not overrides:
-        raise StudyError(f"--as {variant}: there is nothing to name; it goes with overrides (-o key=value)")
+        raise StudyError(
+            f"--as {variant}: there is nothing to name; it goes with the overrides that make it (-o key=value)"
+        )
     if variant and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}", variant):
         raise StudyError(f"--as {variant}: a name has letters, digits, '_', '-' and '.', at most 60 of them")
 
@@ -76,7 +79,11 @@ def check_variant(overrides: Sequence[str], variant: str | None) -> None:
 def choose(
     names: Sequence[str], scale: str | None, seeds: str | None, overrides: Sequence[str], variant: str | None
 ) -> tuple[list[ResolvedStudy], str]:
-    """The studies asked for at one scale, and a sentence on the choice of scale. Raises: StudyError."""
+    """The studies asked for at one scale, and in words the choice of scale and what of them is left out, since it does
+    not fit a sweep that is overridden.
+
+    Raises: StudyError.
+    """
     check_variant(overrides, variant)
     parsed = parse_seeds(seeds)
     sources = [load_source(name) for name in names]
@@ -85,8 +92,11 @@ def choose(
     why = "as asked"
     if scale is None:
         scale, why = default_scale(sources[0])
-    studies = [resolve(source, scale, overrides, parsed) for source in sources]
-    return studies, f"scale {scale} ({why}): {studies[0].scale_text}"
+    found = [resolve_fitted(source, scale, overrides, parsed) for source in sources]
+    studies = [study for study, _ in found]
+    names = [f"{study.study}: " if len(found) > 1 else "" for study in studies]
+    left_out = [f"{name}{words}" for name, (_, said) in zip(names, found, strict=True) for words in said]
+    return studies, "\n".join([f"scale {scale} ({why}): {studies[0].scale_text}", *left_out])
 
 
 def source_of(name: str) -> StudySource:

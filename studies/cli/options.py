@@ -38,7 +38,8 @@ OverrideOpt = Annotated[
         "-o",
         "--override",
         metavar="KEY=VALUE",
-        help="Change a setting, e.g. -o steps_per_epoch=80. Needs --as.",
+        help="Change a setting, e.g. -o steps_per_epoch=80, or the sweep, e.g. -o space.schedule_power=[0.25,4]. "
+        "Needs --as.",
     ),
 ]
 VariantOpt = Annotated[

@@ -61,7 +61,7 @@ def plan(
         print_json(plan_record(session, jobs, cost, remaining))
         return
     out = console()
-    out.print(said)
+    out.print(said, markup=False, soft_wrap=True)
     out.print(_tree(session))
     _summary(session, jobs_left=len(jobs), cost=cost, remaining=remaining)
 

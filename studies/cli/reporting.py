@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, StoredVariantOpt, StudyArg
 from studies.errors import StudyError
+
+if TYPE_CHECKING:
+    from reports.report import Report
 
 StoredScaleOpt = Annotated[str | None, typer.Option("--scale", help="Default: that of the latest run.")]
 MarkdownOpt = Annotated[bool, typer.Option("--md", help="Print Markdown.")]
@@ -55,7 +58,7 @@ def report(
         return
     from reports.report import build_report
     from results.layout import Home
-    from studies.cli.output import console, print_json
+    from studies.cli.output import print_json
     from studies.cli.store import opened
 
     name, only_scale = _one_of(study, figure, table)
@@ -69,10 +72,23 @@ def report(
             figure=figure, only=only, out=out, asked=study,
         )  # fmt: skip
     if json:
-        about = {"study": name, "scale": made.run.scale, "run": made.run.run}
-        tables = {"table": made.table.records} if made.table else {}
-        print_json({**about, "files": [str(path) for path in made.files], "missing": made.missing, **tables})
-        return
+        print_json(_record(name, made))
+    else:
+        _print_report(name, made)
+
+
+def _record(name: str, made: Report) -> dict[str, Any]:
+    """What was made, for programs."""
+    tables = {"table": made.table.records} if made.table else {}
+    files = [str(path) for path in made.files]
+    return {"study": name, "scale": made.run.scale, "run": made.run.run, "files": files, "missing": made.missing,
+            **tables}  # fmt: skip
+
+
+def _print_report(name: str, made: Report) -> None:
+    """The table and the ranking, then what is missing and which files were written."""
+    from studies.cli.output import console
+
     sys.stdout.write(f"{name}: {made.chosen}\n")
     if made.table:
         from reports.tableformats import show

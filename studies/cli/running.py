@@ -82,7 +82,7 @@ def execute(
     outcome = _execute(place, jobs, workers) if jobs else Outcome()
     _complain(outcome)
     ingest_new(place)  # what the workers left
-    return _conclude(outcome, studies, variant)
+    return _conclude(outcome, studies, chosen, variant)
 
 
 def _say(text: str) -> None:
@@ -165,7 +165,7 @@ def _complain(outcome: Outcome) -> None:
             _say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
 
 
-def _conclude(outcome: Outcome, studies: list[str], variant: str | None) -> int:
+def _conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
     """Say how it ended and what comes next. Returns: the exit status."""
     if outcome.interrupted:
         _say("stopped; what was trained is saved. Run the same command again to continue")
@@ -174,8 +174,9 @@ def _conclude(outcome: Outcome, studies: list[str], variant: str | None) -> int:
         _say("run the same command again to retry; nothing that is done will be computed again")
         return 1
     suffix = f" --as {variant}" if variant else ""
-    for study in studies:
-        _say(f"done. Next: study report {study}{suffix}   and   study claims {study}{suffix}")
+    for name, study in zip(studies, chosen, strict=True):
+        claims = f"   and   study claims {name}{suffix}" if study.claims else "   (this run declares no claims)"
+        _say(f"done. Next: study report {name}{suffix}{claims}")
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,8 +15,6 @@ from studies.errors import StudyError
 
 if TYPE_CHECKING:
     from studies.schema import ResolvedStudy
-
-OWN_KEYS = {"base", "space", "strategy", "points", "seed"}  # of a sweep and of no study: they need no 'sweep.' before
 
 SweepOverrideOpt = Annotated[
     list[str] | None,
@@ -56,69 +53,23 @@ def sweep(
 def choose_sweep(
     name: str, scale: str | None, seeds: str | None, overrides: Sequence[str], variant: str | None
 ) -> tuple[ResolvedStudy, str]:
-    """The study asked for, and in words its scale and what of it is left out since it does not fit a space replaced.
+    """The study asked for, and what is to be said of the choice and of the points of its sweep.
 
     Raises: StudyError, also for a study without a sweep.
     """
-    from studies.cli.choose import check_variant, default_scale, parse_seeds, source_of
-    from studies.fitting import leave_out_misfits
-    from studies.loader import merged, validated
+    from studies.cli.choose import choose
+    from studies.fitting import with_sweep
 
-    check_variant(overrides, variant)
-    source = source_of(name)
-    why = "as asked"
-    if scale is None:
-        scale, why = default_scale(source)
-    data, overridden = merged(source, scale, [in_sweep(item) for item in overrides], parse_seeds(seeds))
-    if not isinstance(data.get("sweep"), dict):
-        raise StudyError(f"study '{name}' has no sweep ({_with_sweep()}); `study run {name}` runs it")
-    left_out: dict[str, list[str]] = {}
-    if any(path[0] == "sweep" for path in overridden):
-        if ("sweep", "arm_name") not in overridden:
-            data["sweep"]["arm_name"] = name_of_points(data)
-        left_out = leave_out_misfits(data, {str(path[0]) for path in overridden})
-    resolved = validated(data, source, overridden)
-    words = [f"scale {scale} ({why}): {resolved.scale_text}", *_left_out(left_out)]
-    return resolved, "\n".join([*words, *same_points(resolved)])
-
-
-def _left_out(parts: dict[str, list[str]]) -> Iterator[str]:
-    """What the study is without, a line a reason."""
-    for why, names in parts.items():
-        yield f"left out, since {why}: {', '.join(names)}"
-
-
-def in_sweep(override: str) -> str:
-    """``space.k=[1]`` → ``sweep.space.k=[1]``; other overrides stay as they are."""
-    key = override.partition("=")[0].partition(".")[0].strip()
-    return f"sweep.{override.strip()}" if key in OWN_KEYS else override
-
-
-def _with_sweep() -> str:
-    from studies.loader import builtin_names, load_source
-
-    found = [name for name in builtin_names() if load_source(name).data.get("sweep")]
-    return f"there is one in: {', '.join(found)}" if found else "no built-in study has one"
-
-
-def name_of_points(data: dict[str, Any]) -> str:
-    """The format string of the sweep's arms, with all attributes of its space in it; made anew where it names one that
-    the arms no longer have."""
-    sweep, pattern = data["sweep"], str(data["sweep"].get("arm_name", ""))
-    space = list(_parts(sweep.get("space")))
-    shared = {name for panel in _parts(data.get("panels")).values() for name in _parts(_parts(panel).get("arms"))}
-    try:
-        fields = {field for _, field, _, _ in Formatter().parse(pattern) if field}
-    except ValueError:
-        return pattern  # validation says what is wrong with it
-    if fields - {*space, *shared, *_parts(sweep.get("base"))}:
-        pattern, fields = "", set()
-    return "_".join([*filter(None, [pattern]), *(f"{name}{{{name}}}" for name in space if name not in fields)])
-
-
-def _parts(value: Any) -> dict[str, Any]:
-    """A mapping as it is; validation says what is wrong with anything else."""
-    return value if isinstance(value, dict) else {}
+    (resolved,), said = choose([name], scale, seeds, overrides, variant)
+    if resolved.sweep is None:
+        there = ", ".join(built_in for built_in in with_sweep() if built_in != name)
+        raise StudyError(
+            f"study '{name}' has no sweep"
+            + (" left by the overrides" if overrides else "")
+            + (f" (there is one in: {there})" if there else "")
+            + f"; `study run {name}` runs it without"
+        )
+    return resolved, "\n".join([said, *same_points(resolved)])
 
 
 def same_points(study: ResolvedStudy) -> Iterator[str]:

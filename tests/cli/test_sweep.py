@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from studies.cli.sweeping import OWN_KEYS, choose_sweep, in_sweep, name_of_points
+from reports.stored import load
+from results.layout import Home
+from studies.cli.choose import choose
+from studies.cli.store import opened
+from studies.cli.sweeping import choose_sweep
+from studies.errors import StudyError
+from studies.fitting import OWN_KEYS, in_sweep, name_of_points
 from studies.schema import ResolvedStudy
 from studies.sweep import Sweep, sweep_points
 from tests.homes import attempts, study, succeeds
@@ -71,6 +78,71 @@ def test_a_replaced_space_reuses_points_and_leaves_out_what_it_lacks(home: Path,
     assert {row["lr"] for row in rows if row["rank"]} == {"0.002", "0.016"}
     claims = json.loads(succeeds("claims", SWEEP, "--as", "two", "--json", home=home))
     assert [claim["claim"] for claim in claims["claims"]] == ["faster_is_better"]
+    again = (*QUICK, "-o", "sweep.space.lr=[0.002, 0.016]", "--as", "two")
+    out = succeeds("run", SWEEP, *again, home=home)
+    assert "left out, since there is no arm of panel 'wide' 'tuned_lr0.008'" in out and "nothing to compute" in out
+    assert "study claims" in out and "left out" in succeeds("plan", SWEEP, *again, home=home)
+    with opened(Home(home)) as engine:
+        command = load(engine, Home(home), study="tiny_sweep", variant="two").command
+    assert shlex.split(command)[:2] == ["study", "run"] and "'sweep.space.lr=[0.002, 0.016]'" in command
+
+
+def test_a_run_without_claims_says_so_and_proposes_none(home: Path) -> None:
+    changes = (*QUICK, "-o", "space.lr=[0.002]", "-o", "claims=[]", "--as", "silent")
+    out = succeeds("run", SWEEP, *changes, home=home)
+    assert "(this run declares no claims)" in out and "study claims" not in out
+    for form in ((), ("--md",)):
+        said = succeeds("claims", SWEEP, "--as", "silent", *form, home=home)
+        assert "This run declares no claims." in said and "Effect:" not in said
+
+
+def test_all_commands_resolve_an_overridden_sweep_alike() -> None:
+    for key in ("space", "sweep.space"):
+        (study_,), said = choose(["k_schedule"], "smoke", None, [f"{key}.schedule_power=[0.25, 4]"], "wide")
+        assert study_.claims == () and study_.table is not None and "left out" in said
+        assert study_ == choose_sweep("k_schedule", "smoke", None, [f"{key}.schedule_power=[0.25, 4]"], "wide")[0]
+    another = "sweep={space: {fm_ratio: [1]}, arm_name: a}"
+    _, said = choose(["k_schedule", "components"], "smoke", None, [another], "x")
+    assert "k_schedule: left out, since" in said
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "says"),
+    [
+        (
+            "space.schedule_power=0.25",
+            "sweep.space.schedule_power",
+            "takes a list of values, or {low: ..., high: ...}, n",
+        ),
+        (
+            "space.schedule_power=[1, .nan]",
+            "sweep.space.schedule_power",
+            "entry 1: takes a finite number or a text, not NaN",
+        ),
+        ("space.schedule_power={low: 3, high: 1}", "sweep.space.schedule_power", r"low (3.0) must be below high (1.0)"),
+        ("space.schedule_power=[0]", "sweep.space.schedule_power", "schedule_power: Input should be greater than 0"),
+        ("space.schedule_power=[a]", "sweep.space.schedule_power", "schedule_power: Input should be a valid number"),
+        ("base.method=foo", "sweep.base.method", "settings.method does not say what 'foo' stands for"),
+        ("base.method=[a]", "sweep.base.method", 'takes a finite number or a text, not ["a"]'),
+        ("constants.dtd_patience=0", "constants.dtd_patience", "patience: Input should be greater than 0"),
+        ("sweep=3", "sweep", "valid dictionary"),
+    ],
+)
+def test_a_wrong_value_is_blamed_on_who_gave_it_in_one_line(override: str, where: str, says: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        choose_sweep("k_schedule", "smoke", None, [override], "x")
+    said = str(caught.value)
+    assert said.startswith(f"-o {where}: ") and says in said
+    assert "\n" not in said and "function-" not in said and "list[" not in said
+
+
+def test_a_sweep_that_is_not_there() -> None:
+    with pytest.raises(StudyError, match=r"'k_schedule' has no sweep left by the overrides; `study run"):
+        choose_sweep("k_schedule", "smoke", None, ["sweep=null"], "x")
+    with pytest.raises(
+        StudyError, match=r"-o sweep\.points: study 'obs_v_then_u' has no sweep \(there is one in: k_sch"
+    ):
+        choose(["obs_v_then_u"], "smoke", None, ["points=3"], "x")
 
 
 def test_a_random_sweep_over_another_attribute(home: Path, tmp_path: Path) -> None:

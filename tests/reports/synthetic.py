@@ -33,6 +33,7 @@ class FakeRun:
     config: dict[str, Any] = field(default_factory=dict)
     config_hash: str = "0123456789abcdef0123"
     provenance: dict[str, Any] = field(default_factory=dict)
+    command: list[str] = field(default_factory=lambda: ["study", "run"])
 
 
 def study(scale: str = "cpu", seeds: Sequence[int] | None = None, name: str = "obs_v_then_u") -> ResolvedStudy:

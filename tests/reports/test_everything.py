@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from reports.everything import EverythingReport, build_everything
 from results.ingest import ingest
 from results.layout import Home
 from results.store import open_store
+from studies.cli import main
 from studies.loader import load_source, resolve
-from tests.homes import study, succeeds
+from tests.homes import succeeds
 
+from .quick import save_quickly
 from .stored import run_of, write_home
 from .synthetic import Case, corruption, gap_restriction, measured, noisy, v_then_u
 
@@ -31,6 +34,11 @@ MINE = "study run ./my/pictures.yaml --scale cpu"
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    save_quickly(monkeypatch)
 
 
 def pictures() -> Case:
@@ -82,7 +90,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="module")
 def made(full: Home, tmp_path_factory: pytest.TempPathFactory) -> EverythingReport:
-    return everything(full, tmp_path_factory.mktemp("all") / "out")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        save_quickly(monkeypatch)
+        return everything(full, tmp_path_factory.mktemp("all") / "out")
 
 
 def test_whatever_is_stored_is_written(full: Home, made: EverythingReport) -> None:
@@ -138,7 +148,7 @@ def test_what_is_missing_is_named_with_what_makes_it(made: EverythingReport) -> 
     assert named == {element.name for element in paper_elements()} - {"Figure 2", "Figure 4"}
 
 
-def test_one_that_fails_leaves_the_rest(home: Home, tmp_path: Path) -> None:
+def test_one_that_fails_leaves_the_rest(home: Home, tmp_path: Path, quick: None) -> None:
     write_home(home, pictures(), command=MINE)
     spoilt = write_pictures(home, pictures())[0]
     spoilt.write_bytes(b"")
@@ -161,7 +171,7 @@ def test_a_users_study_takes_no_place_of_the_papers(home: Home, tmp_path: Path) 
         assert one.read_bytes() == other.read_bytes(), one
 
 
-def test_one_scale(home: Home, tmp_path: Path) -> None:
+def test_one_scale(home: Home, tmp_path: Path, quick: None) -> None:
     write_home(home, pictures())
     write_pictures(home, pictures())
     empty = corruption(range(1), "smoke")
@@ -178,24 +188,40 @@ def test_one_scale(home: Home, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_from_the_command_line(home: Home, tmp_path: Path) -> None:
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str | Path
+) -> tuple[int, str, str]:
+    """Status, output and errors of a command run in this process, which has loaded everything already."""
+    monkeypatch.setattr(sys, "argv", ["study", *map(str, args)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+def test_from_the_command_line(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_home(home, pictures(), command=MINE)
     write_pictures(home, pictures())
     out = tmp_path / "out"
     said = succeeds("report", "--all", "--out", out, home=home.root)
     assert "missing: Figure 2 of the paper: run `study run obs_v_then_u`" in said
     assert said.endswith(f"wrote 6 files; they begin with {out / 'index.md'}\n")
-    record = json.loads(succeeds("report", "--all", "--out", out, "--json", home=home.root))
+    save_quickly(monkeypatch)
+    report_all = ["report", "--all", "--home", home.root]
+    status, printed, _ = here(monkeypatch, capsys, *report_all, "--out", out, "--json")
+    record = json.loads(printed)
+    assert status == 0
     assert record["index"] == str(out / "index.md") and len(record["files"]) == 6 and record["missing"]
     for more in (["--figure", "2"], ["obs_v_then_u", "--as", "mine"]):
-        refused = study("report", "--all", *more, home=home.root)
-        assert refused.returncode == 2 and "--all reports whatever is stored" in refused.stderr
-    nothing = study("report", "--all", "--scale", "gpu", "--out", tmp_path / "none", home=home.root)
-    assert nothing.returncode == 2 and "nothing is measured at scale 'gpu'" in nothing.stderr
+        status, _, refused = here(monkeypatch, capsys, *report_all, *more)
+        assert status == 2 and "--all reports whatever is stored" in refused
+    status, _, nothing = here(monkeypatch, capsys, *report_all, "--scale", "gpu", "--out", tmp_path / "none")
+    assert status == 2 and "nothing is measured at scale 'gpu'" in nothing
     assert not (tmp_path / "none").exists()
 
 
-def test_tables_rankings_and_figures_split_by_the_paper(home: Home, tmp_path: Path) -> None:
+def test_tables_rankings_and_figures_split_by_the_paper(home: Home, tmp_path: Path, quick: None) -> None:
     for number, name in enumerate(("k_schedule", "convergence")):
         resolved = resolve(load_source(name), "smoke", (), [0])
         case = (resolved, *measured(resolved, lambda arm, point: 3.0 * noisy(arm, point, 0.3)))

@@ -8,8 +8,10 @@ import pytest
 
 from studies.arms import expand_seed
 from studies.cli.choose import study_of_figure
+from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
-from studies.loader import builtin_names, load_source, merge, resolve, stage_dynamics, validate
+from studies.loader import builtin_names, load_source, resolve, validate
+from studies.merging import merge
 from studies.schema import ResolvedStudy
 from studies.yamlfile import parse_value
 
@@ -226,3 +228,69 @@ def test_where_v_and_u_are_known_every_point_is_measured_against_them(name: str)
             for point in arm.points:
                 at.setdefault((point.stage, point.epoch), set()).add(point.protocol.metric_label)
             assert at and all(labels >= errors for labels in at.values())
+
+
+def flags(name: str, scale: str, *overrides: str) -> tuple[bool, bool]:
+    study = resolve(load_source(name), scale, overrides)
+    return study.as_in_paper, study.paper_values
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept"),
+    [
+        ((), True),
+        (("device=cpu", "threads=2", "log_every_steps=7", "checkpoint_every_epochs=2"), True),
+        (("sweep.space.schedule_power=[1, 4]", "sweep.strategy=grid", "claims=[]"), True),
+        (("claims=[]",), True),
+        (("dynamics.batch_size=8",), False),
+        (("constants.epochs=2",), False),
+        (("sweep.base.method=u_weight",), False),
+        (("sweep.space.schedule_power=[1]", "steps_per_epoch=1", "claims=[]"), False),
+        (("sweep={base: {method: u_weight}, space: {schedule_power: [1]}, arm_name: 'k{schedule_power}'}", "claims=[]",
+          "table=null", "figure=null"), False),
+        (("measure.0.samples=10",), False),
+        (("dynamics.batch_size=256", "as_in_paper=true"), None),
+    ],
+)  # fmt: skip
+def test_a_study_that_is_changed_has_the_papers_numbers_no_longer(
+    overrides: tuple[str, ...], kept: bool | None
+) -> None:
+    assert flags("k_schedule", "paper", *overrides) == ((True, False) if kept is None else (kept, kept))
+
+
+def test_a_study_of_ones_own_has_them_only_if_it_says_so(tmp_path: Path) -> None:
+    mine = "study: mine\nextends: components\n"
+    assert flags("components", "paper") == (True, True) and flags("components", "smoke") == (False, True)
+    assert flags(write(tmp_path, mine), "paper") == (False, False)
+    assert flags(write(tmp_path, mine + "as_in_paper: true\n"), "paper") == (True, False)
+    mine += "scales: {paper: {as_in_paper: true, paper_values: true}}\n"
+    assert flags(write(tmp_path, mine), "paper") == (True, True)
+    assert flags(write(tmp_path, mine), "smoke") == (False, False)
+    above = write(tmp_path, f"study: above\nextends: {tmp_path}/mine.yaml\n", "above.yaml")
+    assert flags(above, "paper") == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("settings: 5\n", "mine.yaml:3: settings: scale 'smoke' has a mapping there"),
+        ("table: null\n", "scales: {smoke: {table: ...}}"),
+        ("sweep:\n  space: {schedule_power: [0]}\n", "mine.yaml:4: stage 'train'"),
+        (
+            "sweep:\n  space: {schedule_power: {low: 2, high: 1}}\n",
+            "mine.yaml:4: sweep.space.schedule_power: takes",
+        ),
+        (
+            "panels:\n  ratio75: {arms: {method: [[1]]}}\n",
+            "mine.yaml:4: panels.ratio75.arms.method: takes a value, or",
+        ),
+    ],
+)
+def test_what_stands_in_ones_own_file_is_found_there(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        resolve(load_source(write(tmp_path, "study: mine\nextends: k_schedule\n" + text)), "smoke")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_a_scale_says_goes_over_what_the_same_file_says_of_all() -> None:
+    assert resolve(load_source("k_schedule"), "smoke").table is not None

@@ -34,6 +34,13 @@ def test_in_one_stage_of_several() -> None:
     assert "'gaussian'" in message
 
 
+def test_a_curriculum_whose_first_times_are_never_drawn() -> None:
+    transform = "stages.0.transforms=[{name: dtd, clusters: 1000000}]"
+    (message,) = said(transform, "dynamics.time_sampler={name: logit_normal, mean: -4, std: 0.05}")
+    assert "the transform 'dtd' does not fit the times 'logit_normal': no time is drawn in the first" in message
+    assert said(transform.replace("1000000", "4"), "dynamics.time_sampler=uniform") == []
+
+
 def test_a_run_stops_there(tmp_path: Any) -> None:
     overrides = [word for one in ("dynamics.data=gaussian", *GUIDED) for word in ("-o", one)]
     done = study("run", TINY, *overrides, "--as", "guided", home=tmp_path / "home")
