@@ -56,39 +56,37 @@ def report(
             raise StudyError("--all reports whatever is stored; besides it give only --scale, --out, --home and --json")
         _report_everything(home, scale, out, json)
         return
-    from reports.report import build_report
-    from results.layout import Home
-    from studies.cli.output import print_json
-    from studies.cli.store import opened
-
     name, only_scale = _one_of(study, figure, table)
     only: Literal["figure", "table"] | None = "figure" if figure else "table" if table else None
     if only == "table" and (metric or nfe):
         raise StudyError("--metric and --nfe draw a figure by another metric; leave them out with --table")
+    made = _write_report(
+        home, study=name, scale=scale or only_scale, variant=variant, metric=metric, nfe=nfe, figure=figure, only=only,
+        out=out, asked=study,
+    )  # fmt: skip
+    _print_report(name, made, json)
+
+
+def _write_report(home: Path, **wanted: Any) -> Report:
+    """Write what `reports.report.build_report` makes of the store of a home."""
+    from reports.report import build_report
+    from results.layout import Home
+    from studies.cli.store import opened
+
     place = Home(home)
     with opened(place) as engine:
-        made = build_report(
-            engine, place, study=name, scale=scale or only_scale, variant=variant, metric=metric, nfe=nfe,
-            figure=figure, only=only, out=out, asked=study,
-        )  # fmt: skip
-    if json:
-        print_json(_record(name, made))
-    else:
-        _print_report(name, made)
+        return build_report(engine, place, **wanted)
 
 
-def _record(name: str, made: Report) -> dict[str, Any]:
-    """What was made, for programs."""
-    tables = {"table": made.table.records} if made.table else {}
-    files = [str(path) for path in made.files]
-    return {"study": name, "scale": made.run.scale, "run": made.run.run, "files": files, "missing": made.missing,
-            **tables}  # fmt: skip
-
-
-def _print_report(name: str, made: Report) -> None:
+def _print_report(name: str, made: Report, json: bool) -> None:
     """The table and the ranking, then what is missing and which files were written."""
-    from studies.cli.output import console
+    from studies.cli.output import console, print_json
 
+    if json:
+        about = {"study": name, "scale": made.run.scale, "run": made.run.run}
+        tables = {"table": made.table.records} if made.table else {}
+        print_json({**about, "files": [str(path) for path in made.files], "missing": made.missing, **tables})
+        return
     sys.stdout.write(f"{name}: {made.chosen}\n")
     if made.table:
         from reports.tableformats import show

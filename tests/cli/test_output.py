@@ -31,9 +31,17 @@ def test_list() -> None:
     assert figures["obs_v_corruption"] == [3, 9]
     assert figures["obs_gap_restriction"] == [4, 10]
     assert figures["obs_task_affinity"] == [5]
-    for record in records.values():
-        assert {"smoke", "cpu", "truth", "gpu", "paper"} <= set(record["scales"])
-        assert ("paper-ffhq" in record["scales"]) == (len(record["figures"]) > 1)
+    tables = {name: r["tables"] for name, r in records.items() if r["tables"]}
+    assert tables == {
+        "model_sizes": [1], "cfg_configs": [2], "components": [3], "k_schedule": [4], "multistep_v": [5],
+        "components_ffhq": [6],
+    }  # fmt: skip
+    assert (figures["convergence"], figures["samples_over_training"]) == ([1, 6], [7])
+    for name, record in records.items():
+        assert {"smoke", "cpu", "truth", "paper"} <= set(record["scales"])
+        observed = name.startswith("obs_")
+        assert ("gpu" in record["scales"]) == observed
+        assert ("paper-ffhq" in record["scales"]) == (observed and len(record["figures"]) > 1)
     assert "obs_v_then_u" in succeeds("list")
 
 

@@ -17,6 +17,7 @@ LIKE_TABLE_4 = (
     "claims=[]", "sweep.space.lr=[0.5, 1, 2, 3]", 'sweep.arm_name="k{lr:g}"', "paper.tables=[4]",
     "panels.wide.arms.method=[meanflow]", "panels.narrow.arms.method=[meanflow]", "figure.reference=meanflow",
     "table={row: '{arm}', reference: meanflow, columns: [{id: fid_1nfe, label: FID}]}", "figure.paper_column=fid_1nfe",
+    "paper_values=true",
 )  # fmt: skip
 
 

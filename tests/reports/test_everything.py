@@ -28,6 +28,7 @@ from .stored import run_of, write_home
 from .synthetic import Case, corruption, gap_restriction, measured, noisy, v_then_u
 
 PICTURES = Path(__file__).parent.parent / "assets" / "pictures.yaml"
+ELEMENTS = paper_elements()
 MINE = "study run ./my/pictures.yaml --scale cpu"
 
 
@@ -61,7 +62,9 @@ def write_pictures(home: Home, case: Case) -> list[Path]:
 def everything(home: Home, out: Path, scale: str | None = None) -> EverythingReport:
     engine: Engine = open_store(home.store_url)
     ingest(engine, home)
-    return build_everything(engine, home, scale=scale, out=out)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("reports.everything.paper_elements", lambda: ELEMENTS)  # reads every study's file
+        return build_everything(engine, home, scale=scale, out=out)
 
 
 def links(index: Path) -> list[str]:
@@ -144,8 +147,8 @@ def test_what_is_missing_is_named_with_what_makes_it(made: EverythingReport) -> 
     assert "(seed 1)" in half and half.endswith("continue it with `study run obs_gap_restriction --scale truth`")
     listed = made.index.read_text(encoding="utf-8").split("## Missing")[1]
     assert listed.count("\n- ") == len(made.missing)
-    named = {element.name for element in paper_elements() if f"{element.name} of the paper" in said}
-    assert named == {element.name for element in paper_elements()} - {"Figure 2", "Figure 4"}
+    named = {element.name for element in ELEMENTS if f"{element.name} of the paper" in said}
+    assert named == {element.name for element in ELEMENTS} - {"Figure 2", "Figure 4"}
 
 
 def test_one_that_fails_leaves_the_rest(home: Home, tmp_path: Path, quick: None) -> None:

@@ -124,6 +124,7 @@ def test_what_cannot_be_decided_says_why(
     assert found.n == n and found.verdict == "undecided" and found.reason.startswith(reason)
     assert found.effect == (None if effect is None else pytest.approx(effect))
     assert (found.interval, found.p, found.p_holm, found.resolvable) == (None, None, None, None)
+    assert found.resolution == ("unknown with one seed" if n == 1 else "")
 
 
 def test_a_meaningless_scale_decides_nothing() -> None:
@@ -155,6 +156,18 @@ def test_kendalls_tau_of_the_papers_rows() -> None:
     assert found.keys() == {"one", "two"}, "the paper lacks the first column"
     assert found["one"].tau == pytest.approx(1.0) and found["one"].rows == 3
     assert found["two"].tau == pytest.approx(-1 / 3)  # 1 of 3 pairs agrees
+
+
+def test_kendalls_tau_is_over_the_seeds_that_all_rows_have() -> None:
+    """Seed 0, which a alone lacks, would turn the order of base and b."""
+    values = {"base": [90.0, 12.0, 12.1], "a": [0.0, 10.0, 10.1], "b": [1.0, 13.0, 13.1], "back": [9.0, 9.0, 9.1]}
+    resolved, frame, protocols = case(values, 3)
+    (one, _) = rankings(fill(resolved, without(frame, arm="a", seed=0), protocols, PAPER))
+    assert (one.seeds, one.rows) == (2, 3)
+    assert one.tau == pytest.approx(1 / 3)  # a < base < b, the paper's a < b < base
+    for arm, seeds in (("a", [0]), ("b", [1, 2])):
+        frame = without(frame, arm=arm, seed=seeds)
+    assert rankings(fill(resolved, frame, protocols, PAPER)) == [], "no seed that all have"
 
 
 def test_no_ranking_of_one_row_or_of_equal_values() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 from scipy import interpolate, stats
 
 from reports.claims import claim_hash, judge
+from reports.claimwords import implied
 from reports.errors import Unsuited
 from reports.speedup import log2_speedup, log2_speedups, reached
 from reports.text import findings, markdown, plain, row
@@ -212,6 +213,28 @@ def test_the_sentence_of_the_verdict_is_printed(arms: tuple[str, str], verdict: 
     assert "This implies" not in plain([found["mute"]], [])
     smoke = judged(corruption(range(5), "smoke"), *claims)["sooner"]
     assert smoke.primary.n == 5 and smoke.implies == "" and "This implies" not in plain([smoke], [])
+
+
+def test_no_sentence_for_a_provisional_verdict() -> None:
+    resolved, frame, protocols = corruption(range(5))
+    frame.loc[(frame["arm"] == "sigma0") & (frame["seed"] == 3), "value"] = np.nan
+    verdict = judged((resolved, frame, protocols), CLAIM)["sooner"]
+    assert verdict.provisional and verdict.primary.verdict == "supported" and verdict.implies == ""
+
+
+def test_the_sentence_says_which_metrics_disagree() -> None:
+    resolved, frame, protocols = corruption(range(5))
+    digits = frame["metric"].str.contains("digits_cnn")
+    frame.loc[digits & (frame["arm"] == "sigma0"), "value"] *= 50
+    claim = CLAIM.model_copy(update={"test": "difference", "direction": "decreasing"})
+    verdict = judged((resolved, frame, protocols), claim)["sooner"]
+    by = {o.metric: o.verdict for o in verdict.outcomes}
+    assert by["frechet_pixel"] == "supported" and by["frechet_digits_cnn"] == "contradicted"
+    others = ", ".join(metric for metric, said in by.items() if said != "supported")
+    assert verdict.implies == f"by the primary metric alone (not by {others}): clean targets pay"
+    truth = verdict.outcomes[1].model_copy(update={"role": "truth", "metric": "v_error"})
+    assert implied(claim, (verdict.primary, truth)).startswith("by the primary metric alone (not by v_error): ")
+    assert implied(claim, (verdict.primary, truth.model_copy(update={"n": 1}))) == "clean targets pay"
 
 
 def test_the_ledger_keeps_the_sentence_and_what_was_recorded_before_is_still_the_same() -> None:

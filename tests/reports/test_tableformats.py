@@ -34,7 +34,7 @@ from results.layout import Home
 
 from .synthetic import Case, FakeRun, measured
 from .synthetic import study as builtin
-from .tabled import ARMS, PAPER, case, some_values, without
+from .tabled import ARMS, PAPER, case, some_values, study, without
 from .test_build import Store
 
 ENGINE: Any = None
@@ -105,6 +105,44 @@ def test_a_meaningless_scale_is_marked_in_every_format(capsys: pytest.CaptureFix
     for text in (markdown(said), latex(said), plain(said), capsys.readouterr().out):
         assert "MEANINGLESS" in text
     assert "undecided: the numbers of this scale mean nothing" in plain(said)
+    assert "Values are not compared" not in markdown(said) + latex(said) + plain(said)
+
+
+def test_the_terminal_shows_the_orders_at_the_end_and_markdown_all(capsys: pytest.CaptureFixture[str]) -> None:
+    said = replace(told(), orders_file="made_cpu_orders.csv")
+    show(said, Console(force_terminal=True, width=250))
+    for text in (plain(said), capsys.readouterr().out):
+        orders = text[text.index("rows minus method base") :]
+        assert orders.count("1-NFE, 25 %") == 0 and orders.count("method a  ") == 2
+        assert "Orders of the other columns: made_cpu_orders.csv" in text
+    assert [row[1] for row in rows_of(markdown(said), "rows minus method base")] == [
+        *["1-NFE, 25 %"] * 3, *["1-NFE"] * 3, *["2-NFE"] * 3
+    ]  # fmt: skip
+    assert "other columns" not in markdown(said)
+    table = study().table
+    assert table is not None
+    at_the_end = told(table={**table.model_dump(), "columns": table.model_dump()["columns"][1:]})
+    assert "other columns" not in plain(replace(at_the_end, orders_file="made_cpu_orders.csv"))
+
+
+def test_what_is_measured_stands_in_the_order_of_columns() -> None:
+    """128 steps after 32 and 64, not before them as text."""
+    resolved = builtin("cpu", [0, 1], "multistep_v")
+    table = fill(resolved, *measured(resolved, lambda arm, p: 1.0 + arm.seed), {})
+    caption = document(table, [], [], FakeRun(), None).caption
+    assert [caption.index(f"{n}-NFE (euler)") for n in (32, 64, 128)] == sorted(
+        caption.index(f"{n}-NFE (euler)") for n in (32, 64, 128)
+    )
+    assert "the values of its Table 5 (“Comparison of multi-step generation" not in caption, "none stand beside"
+
+
+def test_the_papers_caption_and_the_sweep_are_named() -> None:
+    resolved = builtin("cpu", [0], "k_schedule")
+    table = fill(resolved, *measured(resolved, lambda arm, p: 1.0 + arm.seed), paper_values(resolved))
+    caption = document(table, [], [], FakeRun(), None).caption
+    assert "Paper: the values of its Table 4 (“Effect of k”), in its setting" in caption
+    assert "Rows k…: the points of the sweep over schedule_power, method dtd_u_weight." in caption
+    assert "points of the sweep" not in told().caption
 
 
 def test_values_are_compared_only_where_the_scale_is_the_papers() -> None:
@@ -128,15 +166,22 @@ def test_fewer_seeds_and_missing_cells_show() -> None:
     resolved, frame, protocols = case(some_values())
     frame = without(without(frame, arm="a", seed=[1, 2]), arm="b", nfe=2)
     text = markdown(told((resolved, frame, protocols)))
-    assert "(n = 2)" in text and "left b, 2-NFE: not measured yet" in text and "over 2 to 4 seeds" in text
+    assert "(n = 2)" in text and "left b (2-NFE): not measured yet" in text and "over 2 to 4 seeds" in text
     rows = {row[0]: row for row in rows_of(text, "**on_the left & 50 %**")}
     assert rows["method b"][4] == "–"
+    assert "No best is marked while arms of a part differ in seeds: 1-NFE, 25 %; 1-NFE; 2-NFE." in text
+    assert not any(rows[f"method {arm}"][2].startswith(("*", "<")) for arm in ARMS)
+    assert "1-NFE 1 (3 rows, 2 seeds), 2-NFE −1 (2 rows, 2 seeds)" in text
+    assert "No best is marked" not in markdown(told())
 
 
 def test_one_seed_gives_no_interval() -> None:
     text = markdown(told(case({arm: v[:1] for arm, v in some_values().items()}, 1)))
-    assert "One seed: no interval can be given" in text and "±" not in text
-    assert "one seed is never a verdict" in text
+    assert "One seed: no interval can be given, and no difference is resolved" in text and "±" not in text
+    assert "one seed is never a verdict" in text and "One seed resolves nothing" in text
+    orders = rows_of(text, "rows minus method base")
+    assert [row[7] for row in orders] == ["unknown with one seed"] * 9
+    assert "with one seed" not in markdown(told()) and "One seed" not in markdown(told())
 
 
 def test_assumptions_and_text_are_escaped_in_markdown() -> None:

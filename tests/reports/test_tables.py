@@ -88,7 +88,7 @@ def test_marks_do_not_depend_on_the_order_of_rows(values: list[float | None], rn
     assert marks([values[i] for i in places]) == [found[i] for i in places]
 
 
-@given(some.lists(some.lists(NUMBERS, min_size=2, max_size=4), min_size=2, max_size=5))
+@given(some.lists(some.lists(NUMBERS, min_size=3, max_size=3), min_size=2, max_size=5))
 def test_marks_are_those_of_the_lowest_means(values: list[list[float]]) -> None:
     rows = [Row(str(i), "", i == 0, "1", (Cell(dict(enumerate(v)), (0,)),)) for i, v in enumerate(values)]
     done = {row.arm: row.cells[0] for row in marked(rows)}
@@ -120,10 +120,37 @@ def test_what_is_missing_is_left_out_and_said() -> None:
     assert cell(table, "a", "one").values.keys() == {0, 3} and cell(table, "a", "quarter").n == 4
     assert cell(table, "b", "two").mean is None and cell(table, "b", "two").mark is None
     assert table.missing == [
-        "left a, 1-NFE, 2-NFE: seeds 1–2 not measured yet",
-        "left b, 2-NFE: not measured yet",
+        "left a (1-NFE, 2-NFE): seeds 1–2 not measured yet",
+        "left b (2-NFE): not measured yet",
     ]
     assert table.measured and not fill(resolved, frame.assign(value=np.nan), protocols, PAPER).measured
+
+
+def test_arms_that_lack_the_same_are_named_together() -> None:
+    resolved, frame, protocols = case(some_values())
+    lacking = without(without(frame, seed=3), arm=["a", "b"], nfe=2, seed=2)
+    assert fill(resolved, without(frame, seed=3), protocols, PAPER).missing == [
+        "left all arms (all columns): seed 3 not measured yet"
+    ]
+    assert fill(resolved, lacking, protocols, PAPER).missing == [
+        "left base, back (all columns): seed 3 not measured yet",
+        "left a, b (1-NFE, 25 %, 1-NFE): seed 3 not measured yet",
+        "left a, b (2-NFE): seeds 2–3 not measured yet",
+    ]
+
+
+def test_means_over_different_seeds_are_not_ranked() -> None:
+    """Of a alone seed 0 at 1 NFE is missing, and of the control seed 1 at 2 NFE."""
+    resolved, frame, protocols = case(some_values())
+    lacking = without(without(frame, arm="a", seed=0, nfe=1, epoch=8.0), arm="back", seed=1, nfe=2)
+    table = fill(resolved, lacking, protocols, PAPER)
+    assert table.uneven == ["1-NFE"]
+    assert [cell(table, arm, "one").mark for arm in ARMS] == [None] * 3
+    assert [cell(table, arm, "one").paper_mark for arm in ARMS] == [None, "best", "second"]
+    for column in ("quarter", "two"):
+        assert [cell(table, arm, column).mark for arm in ARMS] == [None, "best", "second"], "a control changes nothing"
+    later = fill(resolved, without(frame, seed=0), protocols, PAPER)
+    assert later.uneven == [] and cell(later, "a", "one").mark == "best", "all lack the same seed"
 
 
 def test_a_column_where_no_point_is_says_so() -> None:
@@ -160,7 +187,7 @@ def test_values_of_another_protocol_are_not_put_beside() -> None:
     moved = (frame["arm"] == "b") & (frame["protocol"] == key)
     table = fill(resolved, frame.assign(protocol=frame["protocol"].mask(moved, other.key)), protocols, PAPER)
     assert cell(table, "b", "one").n == 0 and cell(table, "a", "one").n == 4 and cell(table, "b", "two").n == 4
-    assert any(phrase.startswith("left b, ") and "protocol" in phrase for phrase in table.missing)
+    assert any(phrase.startswith("left b (") and "protocol" in phrase for phrase in table.missing)
 
 
 def test_parameters_and_epochs_are_the_papers_own() -> None:
