@@ -15,32 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from results.layout import Home
+from sweeps.backend import Event
 from sweeps.jobs import EXIT_PREEMPTED, Job
 
 STOP_GRACE_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class Event:
-    """News from a worker: ``started`` and ``progress`` while a job runs, then one of the others.
-
-    ``lost`` means that the process died without a word (killed, or out of memory).
-    """
-
-    kind: Literal["started", "progress", "done", "failed", "preempted", "busy", "lost"]
-    job: Job
-    step: int = 0
-    reason: str | None = None
-    log: str | None = None
 
 
 class _Worker:

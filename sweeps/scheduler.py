@@ -1,91 +1,24 @@
-"""Runs the jobs that are missing on a pool: in order, as their inputs appear, until nothing more can be done."""
+"""Runs the jobs that are missing on workers: in order, as their inputs appear, until nothing more can be done."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 from results.layout import Home
-from sweeps.attempt import recorded_evaluations
+from sweeps.backend import Event, Failure, Outcome, Watcher, Workers
 from sweeps.jobs import Job
 from sweeps.lease import holder
-from sweeps.pool import Event, Pool
+from sweeps.needs import inputs_ready, outputs_there
 
 MAX_LOST = 3
 POLL_S = 0.5
-TAIL_LINES = 12
-
-
-class Watcher(Protocol):
-    """Whoever shows progress."""
-
-    def event(self, event: Event) -> None: ...
-
-    def waiting(self, job: Job, holder: str) -> None: ...
-
-    def tick(self, running: Sequence[Job]) -> None: ...
-
-
-@dataclass
-class Failure:
-    """A job that failed: why, the end of its log, and where the log is."""
-
-    job: Job
-    reason: str
-    log: str | None
-
-    def tail(self) -> str:
-        if not self.log or not Path(self.log).is_file():
-            return ""
-        return "\n".join(Path(self.log).read_text(errors="replace").splitlines()[-TAIL_LINES:])
-
-
-@dataclass
-class Outcome:
-    """How a run ended."""
-
-    done: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    blocked: list[Job] = field(default_factory=list)
-    interrupted: bool = False
-
-    @property
-    def complete(self) -> bool:
-        return not self.failures and not self.blocked and not self.interrupted
-
-
-def inputs_ready(home: Home, job: Job) -> bool:
-    """Whether the checkpoints that a job starts from or evaluates are published."""
-    folder = home.trajectory(job.trajectory)
-    if job.kind == "evaluate":
-        return all(
-            folder.checkpoint(w.step).is_dir() or (w.protocol.weights == "ema" and folder.snapshot(w.step).is_dir())
-            for w in job.evaluations
-        )
-    if job.parent and job.start_step == job.parent.step:
-        return home.trajectory(job.parent.trajectory).checkpoint(job.parent.step).is_dir()
-    return job.start_step == 0 or folder.checkpoint(job.start_step).is_dir()
-
-
-def outputs_there(home: Home, job: Job) -> bool:
-    """Whether all that a job makes is there, since another command has made it."""
-    folder = home.trajectory(job.trajectory)
-    wanted = {one.evaluation for one in job.evaluations}
-    if wanted and not wanted <= recorded_evaluations(folder):
-        return False
-    if job.kind == "evaluate":
-        return True
-    weights = [folder.snapshot(step).is_dir() or folder.checkpoint(step).is_dir() for step in job.snapshot_steps]
-    return all(weights) and all(folder.checkpoint(step).is_dir() for step in job.full_steps)
 
 
 class Scheduler:
     """One pass over a list of jobs (parents before children)."""
 
-    def __init__(self, home: Home, pool: Pool, jobs: Sequence[Job], watcher: Watcher) -> None:
+    def __init__(self, home: Home, pool: Workers, jobs: Sequence[Job], watcher: Watcher) -> None:
         self.home, self.pool, self.watcher = home, pool, watcher
         self.waiting = list(jobs)
         self.outcome = Outcome()

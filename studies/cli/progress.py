@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from sweeps.backend import Event
     from sweeps.jobs import Job
-    from sweeps.pool import Event
 
 LINE_EVERY_S = 10.0
 

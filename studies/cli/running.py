@@ -28,8 +28,8 @@ from studies.errors import StudyError
 if TYPE_CHECKING:
     from results.layout import Home
     from studies.schema import ResolvedStudy
+    from sweeps.backend import Backend, Outcome
     from sweeps.jobs import Job
-    from sweeps.scheduler import Outcome, Scheduler
     from sweeps.session import Session
 
 SHOWN_BLOCKED = 8
@@ -65,8 +65,8 @@ def execute(
     from results.layout import Home
     from results.queries import evaluated_keys
     from studies.cli.store import created, ingest_new
+    from sweeps.backend import Outcome
     from sweeps.preflight import preflight
-    from sweeps.scheduler import Outcome
     from sweeps.session import open_session
 
     session = open_session(chosen, variant)
@@ -134,12 +134,12 @@ def _execute(home: Home, jobs: list[Job], workers: int | None) -> Outcome:
 
 
 @contextmanager
-def _stopping(scheduler: Scheduler) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM stops the scheduler; the second interrupts at once."""
+def _stopping(backend: Backend) -> Iterator[None]:
+    """Inside, the first Ctrl-C or SIGTERM stops the backend; the second interrupts at once."""
 
     def stop(number: int, _frame: object) -> None:
         signal.signal(number, signal.default_int_handler)
-        scheduler.stop()
+        backend.stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -14,9 +14,10 @@ import pytest
 
 from results.layout import Home
 from studies.loader import load_source, resolve
+from sweeps.backend import Event
 from sweeps.jobs import Job
 from sweeps.plan import Inventory
-from sweeps.pool import Event, Pool, _death
+from sweeps.pool import Pool, _death
 from sweeps.session import open_session
 from tests.homes import TINY, wait_for
 

@@ -12,11 +12,12 @@ import pytest
 from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps import scheduler as module
+from sweeps.backend import Event
 from sweeps.jobs import Job
 from sweeps.lease import acquire
+from sweeps.needs import inputs_ready, outputs_there
 from sweeps.plan import Inventory
-from sweeps.pool import Event
-from sweeps.scheduler import MAX_LOST, Scheduler, inputs_ready, outputs_there
+from sweeps.scheduler import MAX_LOST, Scheduler
 from sweeps.session import open_session
 from tests.homes import TINY
 

@@ -1,0 +1,122 @@
+"""Parameters of the metrics."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from meanflow_core.components.guidance import Guidance
+from meanflow_core.components.intervals import GapRange, Interval
+from meanflow_core.registry import Params, register
+
+FeatureSpace = Literal["pixel", "digits_cnn", "coarse", "inception"]
+
+
+@register("metric", "frechet", version=1, impl="meanflow_core.evaluation.distances:Frechet")
+class FrechetParams(Params):
+    """Fréchet distance between Gaussians fitted to features of samples and of the data (FID in that space)."""
+
+    features: FeatureSpace = "digits_cnn"
+
+    def needs_check(self) -> bool:
+        return self.features != "pixel"
+
+    def label(self, name: str) -> str:
+        return f"{name}_{self.features}"
+
+
+@register("metric", "kid", version=1, impl="meanflow_core.evaluation.distances:KID")
+class KIDParams(Params):
+    """Kernel distance (polynomial MMD²) on features, mean over random subsets."""
+
+    features: FeatureSpace = "digits_cnn"
+    subsets: PositiveInt = 50
+    subset_size: PositiveInt = 1000
+
+    def needs_check(self) -> bool:
+        return True
+
+    def label(self, name: str) -> str:
+        return f"{name}_{self.features}"
+
+
+# A true error is measured at as many points as a protocol has samples, but at no more than this. All arms are measured
+# at the same points, so their choice cancels in paired differences; integrating the marginal u takes seconds for them.
+TRUE_ERROR_POINTS = 2048
+
+
+@register("metric", "v_error", version=1, impl="meanflow_core.evaluation.truth:VError")
+class VErrorParams(Params):
+    """Relative error of v = u_θ(z, t, t) against the data set's exact v: √(Σ‖v_θ − v‖² / Σ‖v‖²), t uniform.
+
+    With ``guidance`` against the field that training with it has as its fixed point; for conditional networks. Points
+    of a stage that trains with guidance get it from there (`Protocol.of`), under the same label.
+    """
+
+    guidance: Guidance | None = None
+
+    def needs_check(self) -> bool:
+        return True
+
+
+@register("metric", "u_error", version=1, impl="meanflow_core.evaluation.truth:UError")
+class UErrorParams(Interval):
+    """Relative error of u_θ(z, r, t) against the exact u, with Δt uniform in [lo, hi] and t uniform in [Δt, 1].
+
+    With ``guidance`` against the mean of the guided v along its own flow; for conditional networks.
+    """
+
+    lo: float = Field(default=1.0, gt=0.0, le=1.0)
+    hi: float = Field(default=1.0, gt=0.0, le=1.0)
+    guidance: Guidance | None = None
+
+    def needs_check(self) -> bool:
+        return True
+
+    def label(self, name: str) -> str:
+        return f"{name}[{self.lo:g},{self.hi:g}]"
+
+
+@register("metric", "task_affinity", version=1, impl="meanflow_core.affinity:TaskAffinity")
+class TaskAffinityParams(GapRange):
+    """Task affinity (Sec. 4.3): cosine between the gradients of the v-loss and of the u-loss with Δt in [lo, hi], at
+    the weights in training. The protocol's ``samples`` is the number N of points, drawn anew at every step measured.
+
+    ``quantity`` says which number:
+
+    - ``mean_gradient``: cosine of the two mean gradients over N points, averaged over two independent sets of N;
+    - ``per_sample``: mean over points of the cosine of a point's two gradients (the other reading of appendix A; slow);
+    - ``ceiling``: √(ρ_v·ρ_u), ρ the cosine of one loss's gradients on the two sets: what ``mean_gradient`` could
+      reach with gradients this noisy, were the two tasks one;
+    - ``exact``: as ``mean_gradient``, with the exact v and u as targets instead of sampled ones.
+    """
+
+    observed: ClassVar[bool] = True
+
+    quantity: Literal["mean_gradient", "per_sample", "ceiling", "exact"] = "mean_gradient"
+
+    def needs_check(self) -> bool:
+        return self.quantity == "exact"
+
+    def label(self, name: str) -> str:
+        quantity = "" if self.quantity == "mean_gradient" else f"_{self.quantity}"
+        handling = "" if self.negative_r == "allow_negative" else f"_{self.negative_r}"
+        return f"{name}{quantity}{handling}[{self.lo:g},{self.hi:g}]"
+
+
+@register("metric", "images", version=1, impl="meanflow_core.evaluation.images:Images")
+class ImagesParams(Params):
+    """The protocol's samples as pictures, kept beside the evaluation; its value is their contrast, the standard
+    deviation over all pixels (of 0 … 255).
+
+    Latents are decoded. Of other data, values from −``span`` to ``span`` become 0 … 255; what has neither one nor three
+    channels is shown by its first, in grey.
+    """
+
+    pictures: ClassVar[bool] = True
+
+    span: PositiveFloat = 1.0
+
+    def needs_check(self) -> bool:
+        return True
