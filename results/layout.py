@@ -73,6 +73,11 @@ class Home:
         return self.root / "trajectories"
 
     @property
+    def submissions(self) -> Path:
+        """What was given to a batch system."""
+        return self.root / "submissions"
+
+    @property
     def calibration(self) -> Path:
         return self.root / "calibration.json"
 

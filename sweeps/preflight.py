@@ -10,10 +10,14 @@ from studies.arms import Trajectory
 from sweeps.session import Session
 
 
-def preflight(session: Session) -> list[str]:
-    """Everything that would make the session fail after hours of training; empty if it is ready."""
+def preflight(session: Session, here: bool = True) -> list[str]:
+    """Everything that would make the session fail after hours of training; empty if it is ready.
+
+    Args:
+        here: whether this machine does the work, and not others that see the same files.
+    """
     problems: list[str] = []
-    if any(study.device == "cuda" for study in session.studies):
+    if here and any(study.device == "cuda" for study in session.studies):
         from sweeps.device import missing_device
 
         problems.extend(missing_device("cuda"))

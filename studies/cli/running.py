@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from studies.cli.backends import (
+    BackendName,
+    BackendOpt,
+    ClusterOpt,
+    DetachOpt,
+    DryRunOpt,
+    Execution,
+    WorkersOpt,
+    announcement,
+    execution,
+    opened_backend,
+    print_scripts,
+)
 from studies.cli.options import (
     DEFAULT_HOME,
     HomeOpt,
@@ -34,10 +46,6 @@ if TYPE_CHECKING:
 
 SHOWN_BLOCKED = 8
 
-WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes. Default: as many as the cores allow.")
-]
-
 
 def run(
     studies: StudiesArg,
@@ -46,17 +54,22 @@ def run(
     override: OverrideOpt = None,
     variant: VariantOpt = None,
     workers: WorkersOpt = None,
+    backend: BackendOpt = BackendName.local,
+    cluster: ClusterOpt = None,
+    detach: DetachOpt = False,
+    dry_run: DryRunOpt = False,
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
     """Train and measure what a study still lacks. Running again continues; nothing is computed twice."""
     from studies.cli.choose import choose
 
+    how = execution(backend, workers, cluster, detach, dry_run)
     chosen, said = choose(studies, scale, seeds, override or [], variant)
-    sys.exit(execute(chosen, said, studies, variant, workers, home))
+    sys.exit(execute(chosen, said, studies, variant, how, home))
 
 
 def execute(
-    chosen: list[ResolvedStudy], said: str, studies: list[str], variant: str | None, workers: int | None, home: Path
+    chosen: list[ResolvedStudy], said: str, studies: list[str], variant: str | None, how: Execution, home: Path
 ) -> int:
     """Train and measure what resolved studies still lack, which the user called ``studies``. Returns: the exit status.
 
@@ -64,22 +77,24 @@ def execute(
     """
     from results.layout import Home
     from results.queries import evaluated_keys
-    from studies.cli.store import created, ingest_new
+    from studies.cli.store import created, evaluated_in, ingest_new
     from sweeps.backend import Outcome
     from sweeps.preflight import preflight
     from sweeps.session import open_session
 
-    session = open_session(chosen, variant)
+    session, place = open_session(chosen, variant), Home(home)
+    if how.dry_run and how.cluster is not None:
+        print_scripts(how.cluster, place, session.jobs(session.inventory(place, evaluated_in(home))))
+        return 0
     _say(said)
-    if problems := preflight(session):
+    if problems := preflight(session, how.here):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
-    place = Home(home)
     with created(place) as engine:
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
     _record(session, place, variant)
     _say(_todo(session, jobs))
-    outcome = _execute(place, jobs, workers) if jobs else Outcome()
+    outcome = _execute(how, place, jobs) if jobs else Outcome()
     _complain(outcome)
     ingest_new(place)  # what the workers left
     return _conclude(outcome, studies, chosen, variant)
@@ -109,28 +124,12 @@ def _todo(session: Session, jobs: list[Job]) -> str:
     return f"to do: {segments} segments and {evaluations} evaluations{have}"
 
 
-def default_workers(jobs: list[Job]) -> int:
-    """Cores over threads a job; on a GPU one process, since a second would share it."""
-    if any(job.device != "cpu" for job in jobs):
-        from studies.cli.choose import has_gpu
-
-        if has_gpu() or any(job.device == "cuda" for job in jobs):
-            return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(job.threads for job in jobs))
-
-
-def _execute(home: Home, jobs: list[Job], workers: int | None) -> Outcome:
+def _execute(how: Execution, home: Home, jobs: list[Job]) -> Outcome:
     from studies.cli.progress import progress
-    from sweeps.pool import Pool
-    from sweeps.scheduler import Scheduler
 
-    size = min(workers or default_workers(jobs), len(jobs))
-    _say(f"{size} worker{'s' if size > 1 else ''}; Ctrl-C stops cleanly, running again continues")
-    with progress(jobs) as watcher, Pool(home, size) as pool:
-        scheduler = Scheduler(home, pool, jobs, watcher)
-        with _stopping(scheduler):
-            return scheduler.run()
+    _say(announcement(how, jobs))
+    with progress(jobs) as watcher, opened_backend(how, home, jobs, watcher) as backend, _stopping(backend):
+        return backend.run()
 
 
 @contextmanager
@@ -167,6 +166,9 @@ def _complain(outcome: Outcome) -> None:
 
 def _conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
     """Say how it ended and what comes next. Returns: the exit status."""
+    if outcome.left:
+        _say(f"{len(outcome.left)} jobs are in SLURM's queue. Run the same command again to follow them")
+        return 130 if outcome.interrupted else 0
     if outcome.interrupted:
         _say("stopped; what was trained is saved. Run the same command again to continue")
         return 130

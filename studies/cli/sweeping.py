@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from studies.cli.backends import BackendName, BackendOpt, ClusterOpt, DetachOpt, DryRunOpt, WorkersOpt, execution
 from studies.cli.options import DEFAULT_HOME, HomeOpt, ScaleOpt, SeedsOpt, StudyArg, VariantOpt
-from studies.cli.running import WorkersOpt, execute
+from studies.cli.running import execute
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def sweep(
     override: SweepOverrideOpt = None,
     variant: VariantOpt = None,
     workers: WorkersOpt = None,
+    backend: BackendOpt = BackendName.local,
+    cluster: ClusterOpt = None,
+    detach: DetachOpt = False,
+    dry_run: DryRunOpt = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for the ranking and the figure.")] = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
@@ -43,9 +48,10 @@ def sweep(
     Points that the home holds already are not computed again. The best point is known only up to its seeds: points that
     these cannot tell from it are named.
     """
+    how = execution(backend, workers, cluster, detach, dry_run)
     chosen, said = choose_sweep(study, scale, seeds, override or [], variant)
-    status = execute([chosen], said, [study], variant, workers, home)
-    if status in (0, 1):  # not stopped: a ranking of what is there
+    status = execute([chosen], said, [study], variant, how, home)
+    if status in (0, 1) and not (detach or dry_run):  # not stopped: a ranking of what is there
         _report(chosen, study, variant, out, home)
     sys.exit(status)
 

@@ -1,0 +1,1 @@
+"""The SLURM backend: segments become jobs of a cluster, through submitit."""

@@ -1,0 +1,50 @@
+"""Jobs → job arrays: pure functions. Jobs that wait for the same and ask for the same are one array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from sweeps.jobs import Job
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The resources of a job."""
+
+    gpu: bool
+    threads: int
+
+
+def shape_of(job: Job) -> Shape:
+    return Shape(job.device != "cpu", job.threads)
+
+
+@dataclass(frozen=True)
+class Array:
+    """Jobs by their places in the list, and those that must have ended well before any of them starts."""
+
+    members: tuple[int, ...]
+    after: frozenset[int]
+    shape: Shape
+
+
+def arrays(
+    jobs: Sequence[Job],
+    after: Sequence[Collection[int]],
+    chosen: Collection[int],
+    largest: int,
+    shape: Callable[[Job], Shape] = shape_of,
+) -> Iterator[Array]:
+    """Group the chosen jobs: one array for each set of jobs waited for and each shape, in pieces of ``largest``.
+
+    Args:
+        after: for each job, the places of those that it waits for. Producers stand before what they produce for, and so
+            do their arrays.
+    """
+    groups: dict[tuple[frozenset[int], Shape], list[int]] = {}
+    for place in sorted(chosen):
+        groups.setdefault((frozenset(after[place]), shape(jobs[place])), []).append(place)
+    for (waited_for, wanted), members in groups.items():
+        for first in range(0, len(members), largest):
+            yield Array(tuple(members[first : first + largest]), waited_for, wanted)

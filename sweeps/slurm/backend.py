@@ -1,0 +1,181 @@
+"""The SLURM backend: submits what is missing, then follows the queue until everything asked for has ended.
+
+The cluster does the work whether anybody follows or not: stopping the command leaves its jobs in the queue, and the
+same command finds them there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from results.layout import Home
+from sweeps.backend import Event, Failure, Outcome, Watcher
+from sweeps.jobs import Job
+from sweeps.needs import inputs_ready, outputs_there, producers
+from sweeps.slurm import queue as slurm
+from sweeps.slurm.profile import Cluster
+from sweeps.slurm.queue import Queued, SlurmDown
+from sweeps.slurm.submit import Placed, Seconds, submit_missing
+
+MAX_LOST = 3
+FILES_PATIENCE_S = 60.0
+
+REASONS = {
+    "TIMEOUT": "its time limit ended it before it could save: raise signal_before_s in the cluster profile",
+    "OUT_OF_MEMORY": "out of memory: raise memory_gib in the cluster profile",
+    "CANCELLED": "cancelled",
+    "NODE_FAIL": "lost: its node failed",
+    "BOOT_FAIL": "lost: its node did not start",
+}
+
+
+class SlurmBackend:
+    """Executes jobs on a cluster. With ``detach``, `run` ends as soon as all is submitted."""
+
+    def __init__(
+        self,
+        home: Home,
+        jobs: Sequence[Job],
+        watcher: Watcher,
+        cluster: Cluster,
+        seconds: Seconds = lambda job: None,
+        detach: bool = False,
+    ) -> None:
+        self.home, self.watcher, self.cluster, self.seconds, self.detach = home, watcher, cluster, seconds, detach
+        self.open = list(jobs)
+        self.outcome = Outcome()
+        self.lost: Counter[str] = Counter()
+
+    def stop(self) -> None:
+        """Ask `run` to end; the jobs stay in the queue. A signal handler may call this."""
+        self.outcome.interrupted = True
+
+    def run(self) -> Outcome:
+        """Submit and follow until everything has ended; what was lost on the way is submitted again.
+
+        Raises: SlurmError, StudyError where nothing can be submitted.
+        """
+        while not self.outcome.interrupted and self._drop_blocked():
+            placed = submit_missing(self.home, self.open, self.cluster, self.seconds)
+            if self.detach:
+                break
+            self._follow(placed)
+        self.outcome.left = [] if self.outcome.complete and not self.open else list(self.open)
+        return self.outcome
+
+    def _drop_blocked(self) -> list[Job]:
+        """Set aside what can never run: its inputs are not there, and no open job makes them. Returns: what is left."""
+        while True:
+            made = producers(self.open)
+            pairs = zip(self.open, made, strict=True)
+            stuck = [job for job, after in pairs if not after and not inputs_ready(self.home, job)]
+            if not stuck:
+                return self.open
+            self.outcome.blocked.extend(stuck)
+            self.open = [job for job in self.open if job not in stuck]
+
+    def _follow(self, placed: Sequence[Placed]) -> None:
+        """Watch the queue until none of these jobs is in it, or we are stopped."""
+        waiting, running = {one.slurm_id: one for one in placed}, dict[str, Placed]()
+        gone: dict[str, float] = {}
+        while waiting and not self._pause():
+            try:
+                queued = slurm.queue()
+            except SlurmDown as error:
+                self.watcher.tick([one.job for one in running.values()])
+                self._say_down(error)
+                continue
+            self._cancel_hopeless(waiting, queued)
+            for slurm_id, one in list(waiting.items()):
+                if slurm_id in queued:
+                    self._look(one, queued[slurm_id], running)
+                elif self._settle(one, gone.setdefault(slurm_id, time.monotonic())):
+                    waiting.pop(slurm_id)
+                    running.pop(slurm_id, None)
+            self.watcher.tick([one.job for one in running.values()])
+
+    def _pause(self) -> bool:
+        """Wait until the next look. Returns: whether we are to stop."""
+        until = time.monotonic() + self.cluster.poll_s
+        while not self.outcome.interrupted and time.monotonic() < until:
+            time.sleep(min(0.2, self.cluster.poll_s))
+        return self.outcome.interrupted
+
+    def _say_down(self, error: SlurmDown) -> None:
+        for job in self.open[:1]:
+            self.watcher.waiting(job, f"SLURM, which does not answer at present ({error})")
+
+    def _cancel_hopeless(self, waiting: dict[str, Placed], queued: dict[str, Queued]) -> None:
+        """Jobs whose dependency failed would wait for ever where the cluster does not end them by itself."""
+        hopeless = [i for i in waiting if i in queued and queued[i].reason == slurm.NEVER]
+        if hopeless:
+            slurm.cancel(hopeless)
+
+    def _look(self, one: Placed, state: Queued, running: dict[str, Placed]) -> None:
+        if state.running and one.slurm_id not in running:
+            running[one.slurm_id] = one
+            self.watcher.event(Event("started", one.job))
+        elif not state.running and one.slurm_id in running:
+            del running[one.slurm_id]
+            self.watcher.event(Event("preempted", one.job, reason="back in the queue"))
+        if state.running and one.job.kind == "train":
+            self.watcher.event(Event("progress", one.job, step=reached_step(self.home, one.job)))
+
+    def _settle(self, one: Placed, since: float) -> bool:
+        """Find out how a job that left the queue ended. Returns: whether that is known."""
+        said = one.submission.outcomes(one.index)
+        if outputs_there(self.home, one.job):
+            self._close(Event("done", one.job))
+            self.outcome.done += 1
+            return True
+        if (not said or said[-1].status == "done") and time.monotonic() - since < self._patience_s:
+            return False
+        status = said[-1].status if said else None
+        if said and status in {"failed", "busy", "cancelled"}:
+            self._fail(one.job, said[-1].reason or said[-1].status, said[-1].log)
+        elif status == "missing" or (status is None and not inputs_ready(self.home, one.job)):
+            # Not its own fault: when its producer is run again so is it, and else it is blocked.
+            self.watcher.event(Event("lost", one.job, reason="what it waits for did not end well"))
+        else:
+            self._lose(one.job, (slurm.ended(one.slurm_id) or "nothing").split()[0].rstrip("+"))
+        return True
+
+    @property
+    def _patience_s(self) -> float:
+        """How long results of a job that ended may take to be seen here."""
+        return min(FILES_PATIENCE_S, 2 * self.cluster.poll_s)
+
+    def _lose(self, job: Job, state: str) -> None:
+        """A job ended without its results and without a word: again, a bounded number of times, unless that is vain."""
+        reason = REASONS.get(state, f"lost: SLURM says {state}")
+        self.lost[job.name] += 1
+        if state in {"OUT_OF_MEMORY", "CANCELLED"}:
+            self._fail(job, reason, None)
+        elif self.lost[job.name] >= MAX_LOST:
+            self._fail(job, f"{reason}, {MAX_LOST} times", None)
+        else:
+            self.watcher.event(Event("lost", job, reason=reason))
+
+    def _fail(self, job: Job, reason: str, log: str | None) -> None:
+        self._close(Event("failed", job, reason=reason, log=log))
+        self.outcome.failures.append(Failure(job, reason, log))
+
+    def _close(self, event: Event) -> None:
+        self.watcher.event(event)
+        self.open.remove(event.job)
+
+
+def reached_step(home: Home, job: Job) -> int:
+    """The last step that the newest attempt on a trajectory has logged; the job's start where there is none."""
+    attempts = sorted(home.trajectory(job.trajectory).attempts.glob("[0-9]*"))
+    try:
+        with (attempts[-1] / "metrics.jsonl").open("rb") as f:
+            f.seek(0, 2)
+            f.seek(max(0, f.tell() - 4096))
+            line = f.read().splitlines(keepends=True)[-1]
+            return int(json.loads(line)["step"])
+    except (OSError, IndexError, ValueError, KeyError):
+        return job.start_step

@@ -1,0 +1,122 @@
+"""What a SLURM job runs on its node: one task of a submission, once or, after a requeue, again.
+
+`afterok` is a hint: the task looks for its inputs itself. It is told to stop by the signal that SLURM sends before the
+time limit (or before a preemption), saves at a step boundary and goes back into the queue by itself. SIGTERM comes from
+a cancellation or from a requeue by somebody else, and then SLURM decides.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from results.layout import Home
+from sweeps.attempt import Attempt, log_to
+from sweeps.jobs import EXIT_PREEMPTED, Job, now
+from sweeps.lease import EXPIRY_S
+from sweeps.needs import inputs_ready, outputs_there
+from sweeps.slurm import queue as slurm
+from sweeps.slurm.ledger import OutcomeLine, Submission
+from sweeps.slurm.script import SIGNAL
+
+FILES_PATIENCE_S = 60.0  # how long a published checkpoint may take to be seen on this node
+BUSY_PATIENCE_S = 5 * EXPIRY_S  # a lease whose owner is gone expires well within this
+FRUITLESS = 3  # executions in a row that were cut off before they had done a step
+
+
+class Stop:
+    """Set by signals. ``requeue`` says whether to go back into the queue by ourselves."""
+
+    def __init__(self) -> None:
+        self.asked = self.requeue = False
+        signal.signal(getattr(signal, f"SIG{SIGNAL}"), self._warned)
+        signal.signal(signal.SIGTERM, self._ended)
+
+    def _warned(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = self.requeue = True
+
+    def _ended(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked, self.requeue = True, False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.asked and time.monotonic() < until:
+            time.sleep(0.2)
+
+
+def run_task(home: str, submission: str) -> None:
+    """Entry point of every SLURM job: do the job of this task of a submission. Ends the process with an exit status
+    that `afterok` understands."""
+    stop = Stop()
+    os.umask(0o022)
+    place = Home(Path(home))
+    ours, index = Submission(place.submissions / submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+    job = ours.job(index)
+    line = _execute(place, job, stop)
+    ours.ended(index, line)
+    if line.status == "done":
+        return
+    if line.status == "preempted" and stop.requeue:
+        if _fruitless(ours.outcomes(index)):
+            reason = f"cut off {FRUITLESS} times before it had done a step: raise time.max_min in the cluster profile"
+            ours.ended(index, line.model_copy(update={"status": "failed", "reason": reason, "time": now()}))
+        else:
+            slurm.requeue(os.environ["SLURM_JOB_ID"])
+    sys.exit(EXIT_PREEMPTED if line.status == "preempted" else 1)
+
+
+def _fruitless(outcomes: list[OutcomeLine]) -> bool:
+    last = outcomes[-FRUITLESS:]
+    return len(last) == FRUITLESS and all(line.status == "preempted" and line.steps == 0 for line in last)
+
+
+def _execute(home: Home, job: Job, stop: Stop) -> OutcomeLine:
+    """Wait for inputs and for the lease, then do the job."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+    def line(status: str, reason: str | None = None, log: Path | None = None, steps: int = 0) -> OutcomeLine:
+        fields = {"status": status, "reason": reason, "log": str(log) if log else None, "steps": steps}
+        return OutcomeLine.model_validate({**fields, "restarts": restarts, "time": now()})
+
+    started = time.monotonic()
+    while True:
+        waited = time.monotonic() - started
+        if outputs_there(home, job):
+            return line("done")
+        if stop():
+            return line("preempted", "stopped on request before it began")
+        if not inputs_ready(home, job):
+            if waited > FILES_PATIENCE_S:
+                return line("missing", "what it starts from or measures is not there")
+            stop.sleep(1.0)
+            continue
+        ended = _attempt(home, job, stop)
+        if ended is not None:
+            status, reason, log, steps = ended
+            return line(status, reason, log, steps)
+        if waited > BUSY_PATIENCE_S:
+            return line("busy", "another attempt holds its trajectory")
+        stop.sleep(5.0)
+
+
+def _attempt(home: Home, job: Job, stop: Stop) -> tuple[str, str | None, Path | None, int] | None:
+    """(status, reason, log, steps done) of one attempt, or None if another one holds the trajectory."""
+    from sweeps.worker import run_job
+
+    reached = [0]
+
+    def begun(attempt: Attempt) -> None:
+        log_to(attempt.log_path)
+
+    def progress(step: int) -> None:
+        reached[0] += 1
+
+    status, reason, log = run_job(home, job, progress, stop, begun)
+    return None if status == "busy" else (status, reason, log, reached[0])

@@ -1,0 +1,170 @@
+"""A real SLURM of one node, for tests: munged, slurmctld and slurmd on free loopback ports, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.homes import wait_for
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun", "setpriv")
+
+CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+SlurmctldPort={controller}
+SlurmdPort={node}
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf_interval=1
+ReturnToService=2
+SlurmdTimeout=10
+KillWait=20
+MaxArraySize=1001
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> str | None:
+    """Why no SLURM can be started here; None if one can."""
+    if absent := [name for name in PROGRAMS if not shutil.which(name)]:
+        return f"SLURM is not installed ({', '.join(absent)} missing; apt-get install slurm-wlm munge)"
+    return None if os.geteuid() == 0 else "starting SLURM takes root"
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class SingleNode:
+    """A running cluster. ``environment`` makes SLURM's commands speak to it."""
+
+    def __init__(self, folder: Path, cpus: int = 2) -> None:
+        self.folder = folder
+        for name in ("state", "spool", "munge"):
+            (folder / name).mkdir(parents=True)
+        for parent in (folder, *folder.parents):  # munged, as its own user, must reach its folder
+            if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o111)
+        self.host = socket.gethostname().split(".")[0]
+        controller, node = free_ports(2)
+        text = CONFIGURATION.format(host=self.host, controller=controller, node=node, folder=folder, cpus=cpus)
+        (folder / "slurm.conf").write_text(text)
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._start_munge()
+        self._start("slurmctld", "-D")
+        self.node = self._start("slurmd", "-D", "-N", self.host)
+        if not wait_for(lambda: "idle" in self.call("sinfo", "--noheader", "--format=%T"), 30, every=0.2):
+            raise RuntimeError((folder / "slurmctld.log").read_text())
+
+    def _start(self, *command: str, user: str | None = None) -> subprocess.Popen[bytes]:
+        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+        with (self.folder / f"{command[0]}.out").open("ab") as out:
+            process = subprocess.Popen(
+                [*as_user, *command], stdout=out, stderr=out, env=os.environ | self.environment, start_new_session=True
+            )
+        self.processes.append(process)
+        return process
+
+    def _start_munge(self) -> None:
+        folder = self.folder / "munge"
+        (folder / "key").write_bytes(secrets.token_bytes(1024))
+        for path in (folder, folder / "key"):
+            shutil.chown(path, "munge", "munge")
+        (folder / "key").chmod(0o400)
+        options = {"socket": "socket", "key-file": "key", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
+        paths = [f"--{option}={folder / name}" for option, name in options.items()]
+        self._start("munged", "--foreground", "--num-threads=2", *paths, user="munge")
+        if not wait_for((folder / "socket").exists, 20):
+            raise RuntimeError((self.folder / "munged.out").read_text())
+
+    def call(self, *command: str) -> str:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | self.environment, timeout=60, check=False
+        )
+        return done.stdout if done.returncode == 0 else ""
+
+    def queue(self) -> list[str]:
+        """Ids of the jobs in the queue, arrays task by task."""
+        return self.call("squeue", "--noheader", "--array", "--format=%i").split()
+
+    def running(self) -> list[str]:
+        return self.call("squeue", "--noheader", "--array", "--format=%i", "--states=RUNNING").split()
+
+    def kill_node_daemon(self) -> None:
+        """The node daemon dies; what it started runs on, as on a node that lost its network."""
+        self.node.kill()
+        self.node.wait()
+
+    def restart_node_daemon(self) -> None:
+        self.node = self._start("slurmd", "-D", "-N", self.host)
+
+    def cancel_all(self) -> None:
+        if ids := {i.split("_")[0] for i in self.queue()}:
+            self.call("scancel", *ids)
+            wait_for(lambda: not self.queue(), 60, every=0.2)
+
+    def stop(self) -> None:
+        self.cancel_all()
+        steps = [p for p in psutil.process_iter(["cmdline"]) if str(self.folder) in " ".join(p.info["cmdline"] or [])]
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for process in steps:
+            if process.is_running():
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleNode]:
+    """A cluster for all tests of this process."""
+    if why := missing():
+        pytest.skip(why)
+    node = SingleNode(tmp_path_factory.mktemp("slurm"))
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def slurm(cluster: SingleNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[SingleNode]:
+    """The cluster with an empty queue; SLURM's commands of this process speak to it."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield cluster
+    cluster.cancel_all()

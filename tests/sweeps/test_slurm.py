@@ -1,0 +1,263 @@
+"""The SLURM backend on a real cluster of one node."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from results.layout import Home
+from studies.loader import load_source, resolve
+from sweeps.backend import Outcome
+from sweeps.jobs import Job
+from sweeps.needs import outputs_there
+from sweeps.plan import Inventory
+from sweeps.session import open_session
+from sweeps.slurm import queue
+from sweeps.slurm.arrays import shape_of
+from sweeps.slurm.backend import SlurmBackend
+from sweeps.slurm.ledger import create, submissions
+from sweeps.slurm.profile import Cluster, TimeLimit
+from sweeps.slurm.script import parameters
+from sweeps.slurm.submit import submit_missing
+from sweeps.worker import run_job
+from tests.homes import STUDY, TINY, dump, environment, tensors, wait_for
+from tests.slurm import SingleNode, cluster, slurm
+from tests.sweeps.test_scheduler import Quiet
+
+__all__ = ["cluster", "slurm"]
+
+pytestmark = pytest.mark.slurm
+
+PROFILE = Cluster(poll_s=0.5, signal_before_s=10, time=TimeLimit(min_min=1, max_min=10))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("poll_s: 0.5\nsignal_before_s: 10\ntime: {min_min: 1, max_min: 10}\n")
+    return path
+
+
+def jobs_of(scale: str = "cpu") -> list[Job]:
+    return open_session([resolve(load_source(str(TINY)), scale)]).jobs(Inventory())
+
+
+def training(steps: int) -> Job:
+    """One job that trains for so many steps from the start."""
+    job = next(job for job in jobs_of() if job.kind == "train" and job.steps == 80)
+    return job.model_copy(update={"stop_step": steps, "full_steps": (steps,), "snapshot_steps": ()})
+
+
+def follow(home: Home, jobs: list[Job], profile: Cluster = PROFILE) -> Outcome:
+    return SlurmBackend(home, jobs, Quiet(), profile).run()
+
+
+def undisturbed(job: Job, tmp_path: Path) -> dict[str, str]:
+    """What a job leaves when nothing disturbs it."""
+    place = Home(tmp_path / "undisturbed")
+    assert run_job(place, job)[0] == "done"
+    return tensors(place.root)
+
+
+def attempts_begun(home: Home, job: Job) -> list[Path]:
+    return sorted(home.trajectory(job.trajectory).attempts.glob("[0-9]*/segment.json"))
+
+
+def steps_logged(home: Home, job: Job) -> int:
+    return sum(len(path.read_text().splitlines()) for path in home.trajectories.glob("*/attempts/*/metrics.jsonl"))
+
+
+def study_on_slurm(node: SingleNode, home: Path, profile: Path, *more: str | Path) -> subprocess.Popen[str]:
+    command = [STUDY, "run", TINY, "--backend", "slurm", "--cluster", profile, "--home", home, *more]
+    return subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(**node.environment),
+    )
+
+
+def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
+    slurm: SingleNode, tiny: Path, tmp_path: Path, profile: Path
+) -> None:
+    """Killed while it follows, and run again, the command finds its jobs and submits nothing twice."""
+    home = tmp_path / "home"
+    first = study_on_slurm(slurm, home, profile)
+    assert wait_for(lambda: bool(slurm.running()), 60, every=0.2)
+    submitted = sorted(folder.name for folder in home.glob("submissions/study-*"))
+    first.kill()
+    first.wait()
+    again = study_on_slurm(slurm, home, profile)
+    output, _ = again.communicate(timeout=300)
+    assert (again.returncode, "Traceback" in output) == (0, False), output
+    assert sorted(folder.name for folder in home.glob("submissions/study-*")) == submitted
+    assert dump(home) == dump(tiny)
+    assert tensors(home) == tensors(tiny)
+    assert {p.stat().st_mode & 0o777 for p in home.glob("submissions/*/private")} == {0o700}
+    assert not slurm.queue()
+
+
+def test_a_job_that_is_requeued_cancelled_by_its_node_or_warned_ends_bitwise_the_same(
+    slurm: SingleNode, home: Home, tmp_path: Path
+) -> None:
+    job = training(6000).model_copy(update={"checkpoint_every_steps": 500})
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    disturbances = [
+        lambda: slurm.call("scontrol", "requeue", placed.slurm_id),
+        lambda: slurm.call("scancel", "--signal=USR2", placed.slurm_id),
+    ]
+    for number, disturb in enumerate(disturbances, 1):
+        assert wait_for(lambda n=number: len(attempts_begun(home, job)) >= n, 120, every=0.2)  # type: ignore[misc]
+        logged = steps_logged(home, job)
+        assert wait_for(lambda n=logged: steps_logged(home, job) > n + 20, 60, every=0.05)  # type: ignore[misc]
+        disturb()
+    outcome = follow(home, [job])
+    assert outcome.complete
+    assert len(attempts_begun(home, job)) == 3
+    said = [line.status for line in placed.submission.outcomes(0)]
+    assert said == ["preempted", "preempted", "done"]
+    assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
+
+
+def test_a_node_daemon_that_dies_costs_time_only(slurm: SingleNode, home: Home, tmp_path: Path) -> None:
+    """The node counts as lost while its process runs on; the job is given out again and finds the lease held."""
+    job = training(4000).model_copy(update={"checkpoint_every_steps": 500})
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    assert wait_for(lambda: steps_logged(home, job) > 0, 120, every=0.1)
+    slurm.kill_node_daemon()
+    try:
+        assert wait_for(lambda: placed.slurm_id not in slurm.running(), 120, every=0.5), "the node counts as lost"
+    finally:
+        slurm.restart_node_daemon()
+    assert follow(home, [job]).complete
+    assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
+
+
+def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SingleNode, home: Home) -> None:
+    job = training(10**6)
+    killed: set[int] = set()
+    backend = SlurmBackend(home, [job], Quiet(), PROFILE)
+
+    def kill(_number: int, _frame: object) -> None:
+        lease = home.trajectory(job.trajectory).lease("train")
+        try:
+            pid = json.loads(lease.read_text())["pid"]
+        except (OSError, ValueError):
+            return
+        if pid not in killed:
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    before = signal.signal(signal.SIGALRM, kill)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 0.2)
+    try:
+        outcome = backend.run()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    (failure,) = outcome.failures
+    assert "3 times" in failure.reason
+    assert len(killed) == 3
+
+
+def test_a_failure_is_reported_and_blocks_only_what_needs_it(slurm: SingleNode, home: Home) -> None:
+    jobs = jobs_of()
+    root = next(job for job in jobs if job.kind == "train" and job.dynamics.fm_ratio == 1.0 and job.parent is None)
+    bad = [job.model_copy(update={"divergence": 1e-9}) if job == root else job for job in jobs]
+    outcome = follow(home, bad)
+    (failure,) = outcome.failures
+    assert "diverges" in failure.reason
+    assert "diverges" in failure.tail()
+    assert outcome.blocked
+    assert outcome.done + len(outcome.blocked) + 1 == len(jobs)
+    assert outcome.done == sum(outputs_there(home, job) for job in jobs)
+    assert not slurm.queue(), "nothing waits for what will never come"
+
+
+def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: SingleNode, home: Home) -> None:
+    job = training(20)
+    submission = create(home, [job], 5, ())
+    script = submission.private / "script.sh"
+    from sweeps.slurm.script import render
+
+    wanted = parameters(PROFILE, shape_of(job), 5, submission.name, ())
+    script.write_text(render(wanted, submission.private, 1, str(STUDY.with_name("python"))))
+    assert "Submitted" in slurm.call("sbatch", str(script))
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    assert placed.submission.name == submission.name
+    assert follow(home, [job]).complete
+    assert len(list(submissions(home))) == 1
+
+
+def test_one_that_slurm_never_saw_is_given_up(slurm: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeps.slurm import submit
+
+    monkeypatch.setattr(submit, "ADOPTION_PATIENCE_S", 0.0)
+    never = create(home, [training(20)], 5, ())
+    assert follow(home, [training(20)]).complete
+    answer = never.slurm_file
+    assert answer is not None
+    assert answer.slurm_job is None
+
+
+def test_an_input_that_never_comes_ends_the_job(slurm: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = training(20).model_copy(update={"start_step": 10})
+    monkeypatch.setenv("STUDY_TEST", "1")
+    assert follow(home, [job]).blocked == [job], "nobody makes it, so nothing is submitted"
+    assert not list(submissions(home))
+
+
+def test_refusals_are_in_slurms_words_and_lose_nothing(slurm: SingleNode, tmp_path: Path) -> None:
+    profile = tmp_path / "wrong.yaml"
+    profile.write_text("partition: nowhere\n")
+    command = study_on_slurm(slurm, tmp_path / "home", profile)
+    output, _ = command.communicate(timeout=120)
+    assert (command.returncode, "Traceback" in output) == (2, False), output
+    assert "invalid partition specified: nowhere" in output
+    assert not slurm.queue()
+
+
+def test_a_controller_that_is_away_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, slurm: SingleNode, home: Home
+) -> None:
+    asked = []
+    real = queue.queue
+
+    def now_and_then() -> dict[str, queue.Queued]:
+        asked.append(time.monotonic())
+        if len(asked) in {3, 4}:
+            raise queue.SlurmDown("Unable to contact slurm controller")
+        return real()
+
+    monkeypatch.setattr(queue, "queue", now_and_then)
+    assert follow(home, [training(20)]).complete
+    assert len(asked) > 4
+
+
+def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SingleNode, home: Home) -> None:
+    job = training(20)
+    outcome = SlurmBackend(home, [job], Quiet(), PROFILE, detach=True).run()
+    assert (outcome.left, outcome.complete) == ([job], False)
+    assert wait_for(lambda: outputs_there(home, job), 120, every=0.2)
+    assert wait_for(lambda: not slurm.queue(), 60, every=0.2)
+    assert follow(home, []).complete
+
+
+def test_no_process_of_the_cluster_listens_beyond_loopback(slurm: SingleNode) -> None:
+    ours = {process.pid for process in slurm.processes}
+    for connection in psutil.net_connections("inet"):
+        if connection.pid in ours and connection.status == psutil.CONN_LISTEN:
+            assert connection.laddr.ip == "127.0.0.1"
