@@ -1,4 +1,4 @@
-"""A real SLURM of one node, for tests: munged, slurmctld and slurmd on free loopback ports, in a folder of their own."""
+"""A real SLURM of one node, for tests: its daemons listen on free loopback ports and keep to a folder of their own."""
 
 from __future__ import annotations
 

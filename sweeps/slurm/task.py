@@ -23,7 +23,7 @@ from sweeps.slurm import queue as slurm
 from sweeps.slurm.ledger import OutcomeLine, Submission
 from sweeps.slurm.script import SIGNAL
 
-FILES_PATIENCE_S = 60.0  # how long a published checkpoint may take to be seen on this node
+FILES_PATIENCE_S = float(os.environ.get("STUDY_FILES_PATIENCE_S", "60"))  # until a published checkpoint is seen here
 BUSY_PATIENCE_S = 5 * EXPIRY_S  # a lease whose owner is gone expires well within this
 FRUITLESS = 3  # executions in a row that were cut off before they had done a step
 

@@ -132,6 +132,21 @@ def test_a_job_that_is_requeued_cancelled_by_its_node_or_warned_ends_bitwise_the
     assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
 
 
+def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: SingleNode, home: Home) -> None:
+    """SLURM's shortest limit is a minute; the warning comes up to a minute early."""
+    job = training(10**7).model_copy(update={"log_every_steps": 1000})
+    short = PROFILE.model_copy(update={"signal_before_s": 20, "time": TimeLimit(min_min=1, max_min=1)})
+    (placed,) = submit_missing(home, [job], short, lambda job: None)
+    assert wait_for(lambda: len(attempts_begun(home, job)) == 2, 180, every=0.5)
+    first, _ = attempts_begun(home, job)
+    ended = json.loads((first.parent / "DONE.json").read_text())
+    assert ended["status"] == "preempted"
+    assert ended["stop_step"] > 0
+    assert home.trajectory(job.trajectory).checkpoint(ended["stop_step"]).is_dir()
+    assert placed.submission.outcomes(0)[0].steps == ended["stop_step"]
+    assert slurm.queue() == [placed.slurm_id], "the same job, which goes on"
+
+
 def test_a_node_daemon_that_dies_costs_time_only(slurm: SingleNode, home: Home, tmp_path: Path) -> None:
     """The node counts as lost while its process runs on; the job is given out again and finds the lease held."""
     job = training(4000).model_copy(update={"checkpoint_every_steps": 500})
@@ -213,11 +228,20 @@ def test_one_that_slurm_never_saw_is_given_up(slurm: SingleNode, home: Home, mon
     assert answer.slurm_job is None
 
 
-def test_an_input_that_never_comes_ends_the_job(slurm: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_starts_from_what_nobody_makes_is_not_submitted(slurm: SingleNode, home: Home) -> None:
     job = training(20).model_copy(update={"start_step": 10})
-    monkeypatch.setenv("STUDY_TEST", "1")
-    assert follow(home, [job]).blocked == [job], "nobody makes it, so nothing is submitted"
+    assert follow(home, [job]).blocked == [job]
     assert not list(submissions(home))
+
+
+def test_a_job_looks_for_its_input_itself(slurm: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever SLURM believes of the job that should have made it."""
+    monkeypatch.setenv("STUDY_FILES_PATIENCE_S", "0")
+    job = training(20).model_copy(update={"start_step": 10})
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    assert wait_for(lambda: bool(placed.submission.outcomes(0)), 120, every=0.2)
+    (line,) = placed.submission.outcomes(0)
+    assert (line.status, line.reason) == ("missing", "what it starts from or measures is not there")
 
 
 def test_refusals_are_in_slurms_words_and_lose_nothing(slurm: SingleNode, tmp_path: Path) -> None:
