@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from meanflow_core.components import TargetCorruptionParams
@@ -31,5 +30,5 @@ class TargetCorruption(Transform):
         self.rng: Rng = context.facts["rng"]
 
     def v_target(self, step: int, batch: Batch, target: Tensor) -> Tensor:
-        noise = torch.randn(target.shape, generator=self.rng(step), device=target.device, dtype=target.dtype)
+        noise = batch.v_noise(self.rng(step)).to(target.dtype)
         return corrupt(target, noise, corruption_scale(self.relative_noise, target[0].numel()))

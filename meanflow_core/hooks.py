@@ -31,6 +31,8 @@ class Batch:
     Which data stands in which rows is random already (a random order, or fresh draws), so taking the first rows
     is a random choice; dropped labels are drawn independently of it. ``t_above`` is the bound that a curriculum holds
     t above, 0 where there is none.
+
+    Where several ranks share a step, this is one rank's share: ``rows`` are its places in the global batch ``of``.
     """
 
     x: Tensor
@@ -40,6 +42,8 @@ class Batch:
     y: Tensor | None
     v_rows: int
     t_above: float = 0.0
+    rows: Tensor | None = None
+    of: Batch | None = None
 
     @property
     def z(self) -> Tensor:
@@ -52,6 +56,13 @@ class Batch:
     @property
     def delta_t(self) -> Tensor:
         return self.t - self.r
+
+    def v_noise(self, rng: torch.Generator) -> Tensor:
+        """Standard normal noise for the rows that train v, (v_rows, ...): that of the global batch, whoever asks."""
+        whole = self if self.of is None else self.of
+        shape = (whole.v_rows, *self.x.shape[1:])
+        noise = torch.randn(shape, generator=rng, device=self.x.device, dtype=self.x.dtype)
+        return noise if self.rows is None else noise[self.rows[: self.v_rows]]
 
 
 class Transform:

@@ -20,8 +20,11 @@ from meanflow_core.data.base import DataSet
 from meanflow_core.hooks import Batch, Measured, Observer, Probe, Situation, Transform, View
 from meanflow_core.objectives import Terms
 from meanflow_core.optim import ema_update
+from meanflow_core.ranks import Ranks
 from meanflow_core.registry import Spec
 from meanflow_core.seeding import derived_seed, generator
+
+ALONE = Ranks()
 
 
 class Diverged(RuntimeError):
@@ -48,8 +51,11 @@ class Trainer:
         device: torch.device | str = "cpu",
         observers: Sequence[Spec] = (),
         divergence: float = 1e4,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.dynamics, self.seed, self.device, self.divergence = dynamics, seed, torch.device(device), divergence
+        self.ranks = ranks
+        ranks.check_shares(dynamics.batch_size, dynamics.v_rows)
         self.step = 0
         self.data: DataSet = dynamics.data.build()
         self.network = build_network(dynamics, self.data, seed, self.device)
@@ -96,13 +102,15 @@ class Trainer:
 
         Raises: Diverged, on logged steps, if the error is not finite or exceeds ``divergence`` times ‖v_t‖².
         """
-        i, batch = self.step, self.draw_batch(self.step)
+        i, batch = self.step, self.ranks.rows_of(self.draw_batch(self.step))
         with self._precision():
             terms: Terms = self.objective.terms(self.network, batch, i, self.transforms)
-            loss = terms.loss.mean()
+            loss = self.ranks.loss(terms, batch)
         self.optimiser.zero_grad()
         loss.backward()
-        values = self._log(i, batch, terms, loss) if log else {}
+        self.ranks.sum_gradients(self.network.parameters())
+        terms = self.ranks.whole(terms, batch)
+        values = self._log(i, batch, terms) if log else {}
         self.optimiser.step(i)
         ema_update(self.ema, self.online, self.dynamics.ema_decay)
         for transform in self.transforms:
@@ -110,8 +118,8 @@ class Trainer:
         self.step += 1
         return values
 
-    def _log(self, i: int, batch: Batch, terms: Terms, loss: Tensor) -> dict[str, float]:
-        values = {"loss": float(loss.detach()), "v_mse": float(terms.v_mse), "u_mse": float(terms.u_mse)}
+    def _log(self, i: int, batch: Batch, terms: Terms) -> dict[str, float]:
+        values = {"loss": float(terms.loss.detach().mean()), "v_mse": float(terms.v_mse), "u_mse": float(terms.u_mse)}
         present = {"loss": True, "v_mse": terms.v_rows > 0, "u_mse": terms.v_rows < len(terms.squared_error)}
         values = {name: value for name, value in values.items() if present[name]}
         limit = self.divergence * float(terms.target_power)
@@ -147,11 +155,16 @@ class Trainer:
             found.details.update(seen.details)
         return found
 
-    def check_finite(self) -> None:
-        """Raises: Diverged if any weight is not finite, so that no such state is ever published."""
-        for name, value in zip(self.names, self.online, strict=True):
+    def check(self) -> None:
+        """To be called before weights are published, by every rank at the same steps.
+
+        Raises: Diverged if any weight is not finite, RanksDiffer if the ranks' weights differ.
+        """
+        weights = dict(zip(self.names, self.online, strict=True))
+        for name, value in weights.items():
             if not bool(torch.isfinite(value).all()):
                 raise Diverged(f"the weight {name} is not finite at step {self.step}")
+        self.ranks.check_equal(weights)
 
     def ema_part(self) -> dict[str, Tensor]:
         return dict(zip(self.names, self.ema, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -53,7 +53,7 @@ class Job(_Record):
     evaluations: tuple[WantedEvaluation, ...] = ()
     log_every_steps: PositiveInt = 100
     checkpoint_every_steps: PositiveInt | None = None
-    observers: tuple[Annotated[Any, spec_field("observer")], ...] = ()
+    observers: tuple[spec_field("observer"), ...] = ()  # type: ignore[valid-type]
     divergence: PositiveFloat = 1e4
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
@@ -89,6 +89,7 @@ class Done(_Record):
     host: str
     device: str
     threads: int
+    ranks: PositiveInt = 1
     versions: dict[str, str] = {}
 
 

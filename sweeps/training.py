@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import statistics
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from meanflow_core.checkpoint import Parts, load_checkpoint, publish, write_checkpoint
 from meanflow_core.config import Checkpoint
-from meanflow_core.trainer import Trainer
+from meanflow_core.ranks import Ranks
+from meanflow_core.trainer import ALONE, Trainer
 from results.layout import Home, TrajectoryDir
 from sweeps.attempt import STAGED, Attempt, recorded_evaluations
 from sweeps.device import choose_device
@@ -24,11 +26,47 @@ def full_steps(folder: TrajectoryDir) -> list[int]:
     return sorted(int(p.name) for p in folder.checkpoints.iterdir() if p.name.isdigit())
 
 
+def new_trainer(job: Job, ranks: Ranks) -> Trainer:
+    """The trainer of a job, on this rank."""
+    return Trainer(
+        job.dynamics,
+        job.seed,
+        horizon_steps=job.horizon_steps,
+        device=choose_device(job.device),
+        observers=job.observers,
+        divergence=job.divergence,
+        ranks=ranks,
+    )
+
+
+def restore(trainer: Trainer, home: Home, job: Job, at: Checkpoint | None) -> None:
+    """Take over a checkpoint: the trajectory's own, or its parent's to branch from; None is its beginning."""
+    if at is not None:
+        folder = home.trajectory(at.trajectory).checkpoint(at.step)
+        loaded = load_checkpoint(folder, device=trainer.device, expect=at._asdict())
+        trainer.restore(loaded.parts, at.step, branch=at.trajectory != job.trajectory)
+
+
+def kept(job: Job, step: int, first_step: int) -> bool:
+    """Whether weights may be published at a step, so that all ranks must look at theirs."""
+    every = job.checkpoint_every_steps
+    periodic = every is not None and step % every == 0 and step > first_step
+    return periodic or step in job.full_steps or step in job.snapshot_steps
+
+
 class Training:
     """Trains (start, stop], saving what the job names; resumes at the nearest checkpoint that is there."""
 
-    def __init__(self, attempt: Attempt, home: Home, job: Job, progress: Progress, should_stop: ShouldStop) -> None:
-        self.attempt, self.home, self.job = attempt, home, job
+    def __init__(
+        self,
+        attempt: Attempt,
+        home: Home,
+        job: Job,
+        progress: Progress,
+        should_stop: ShouldStop,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.attempt, self.home, self.job, self.ranks = attempt, home, job, ranks
         self.progress, self.should_stop = progress, should_stop
         self.folder = home.trajectory(job.trajectory)
         self.first_step = self.last_step = job.start_step
@@ -43,18 +81,13 @@ class Training:
     def seconds_per_step(self) -> float | None:
         return round(statistics.median(self._times), 6) if self._times else None
 
-    def _begin(self, trainer: Trainer) -> None:
-        """Restore the nearest own checkpoint at or before the first thing that is missing, else branch, else start."""
+    def _begin(self) -> Checkpoint | None:
+        """The nearest own checkpoint at or before the first thing that is missing, else the parent's, else nothing."""
         wanted = {*self.job.full_steps, *self.job.snapshot_steps, self.job.stop_step}
         missing = sorted({s for s in wanted if not self._have(s)} | set(self.observe))
         limit = missing[0] if missing else self.job.stop_step
         own = [s for s in full_steps(self.folder) if s <= limit]
-        at = Checkpoint(self.job.trajectory, own[-1]) if own else self.job.parent
-        if at is None:
-            return
-        folder = self.home.trajectory(at.trajectory).checkpoint(at.step)
-        loaded = load_checkpoint(folder, device=trainer.device, expect=at._asdict())
-        trainer.restore(loaded.parts, at.step, branch=not own)
+        return Checkpoint(self.job.trajectory, own[-1]) if own else self.job.parent
 
     def _have(self, step: int) -> bool:
         if self.folder.checkpoint(step).is_dir():
@@ -64,26 +97,20 @@ class Training:
     def run(self) -> tuple[Status, str | None]:
         job = self.job
         self._clear_up()
-        trainer = Trainer(
-            job.dynamics,
-            job.seed,
-            horizon_steps=job.horizon_steps,
-            device=choose_device(job.device),
-            observers=job.observers,
-            divergence=job.divergence,
-        )
-        self._begin(trainer)
+        trainer = new_trainer(job, self.ranks)
+        at = self._begin()
+        self.ranks.tell(json.dumps(at))
+        restore(trainer, self.home, job, at)
         self.first_step = self.last_step = trainer.step
-        self._save_wanted(trainer)
-        self._observe(trainer)
+        self._keep(trainer)
         while trainer.step < job.stop_step:
-            if self.should_stop():
+            if self.ranks.any(self.should_stop()):
                 if trainer.step > self.first_step:
+                    trainer.check()
                     self._save_full(trainer)
                 return "preempted", f"stopped on request at step {trainer.step}"
             self._advance(trainer)
-            self._save_wanted(trainer)
-            self._observe(trainer)
+            self._keep(trainer)
             self.progress(trainer.step)
         if self.periodic is not None:
             self._discard(self.periodic)
@@ -112,6 +139,13 @@ class Training:
         for wanted in group:
             self.attempt.evaluated(wanted, found.values[wanted.protocol.key], seconds)
 
+    def _keep(self, trainer: Trainer) -> None:
+        """Save and record what is wanted of this step."""
+        if kept(self.job, trainer.step, self.first_step):
+            trainer.check()
+        self._save_wanted(trainer)
+        self._observe(trainer)
+
     def _save_wanted(self, trainer: Trainer) -> None:
         step, job = trainer.step, self.job
         if step in job.full_steps:
@@ -122,7 +156,6 @@ class Training:
             self._save_periodic(trainer)
 
     def _save(self, trainer: Trainer, target: Path, parts: Parts) -> None:
-        trainer.check_finite()
         staged = self.attempt.staged(f"{target.parent.name}-{target.name}")
         meta = {"trajectory": self.job.trajectory, "step": trainer.step, "attempt": self.attempt.number}
         try:

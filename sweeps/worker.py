@@ -19,17 +19,19 @@ from threadpoolctl import threadpool_limits
 from meanflow_core.checkpoint import CheckpointError
 from meanflow_core.data.base import DataError
 from meanflow_core.evaluation.errors import EvaluationError
-from meanflow_core.trainer import Diverged
+from meanflow_core.ranks import Ranks, RanksDiffer
+from meanflow_core.trainer import ALONE, Diverged
 from results.layout import Home
 from sweeps.attempt import Attempt
 from sweeps.device import choose_device, device_name
 from sweeps.evaluating import Evaluating
+from sweeps.following import TRAIN
 from sweeps.jobs import Done, Job, Progress, ShouldStop, Status, now
 from sweeps.lease import acquire
 from sweeps.training import Training
 
 # Their message says what is wrong, where and what to do; a traceback would add nothing.
-PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError)
+PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError, RanksDiffer)
 
 
 def run_job(
@@ -38,8 +40,11 @@ def run_job(
     progress: Progress = lambda step: None,
     should_stop: ShouldStop = lambda: False,
     on_attempt: Callable[[Attempt], None] = lambda attempt: None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Status, str | None, Path | None]:
     """Do one job. Returns: (status, reason, the attempt's log); ``busy`` if another attempt holds the trajectory.
+
+    Of several ``ranks`` this is the first, and the others are in `sweeps.following.follow`.
 
     Only bugs of this function itself raise; whatever goes wrong inside an attempt is recorded in its ``DONE.json``.
     """
@@ -53,18 +58,20 @@ def run_job(
         on_attempt(attempt)
         started = now()
         run: Training | Evaluating = (
-            Training(attempt, home, job, progress, should_stop)
+            Training(attempt, home, job, progress, should_stop, ranks)
             if job.kind == "train"
             else Evaluating(attempt, job, progress, should_stop)
         )
         status: Status
         reason: str | None
         try:
+            if job.kind == "train":
+                ranks.tell(TRAIN)
             status, reason = run.run()
         except Exception as error:  # recorded, reported and raised to the exit status by the scheduler
             status, reason = "failed", in_words(error)
             sys.stderr.write(f"{reason}\n" if isinstance(error, PLAIN) else traceback.format_exc())
-        attempt.close(_done(attempt, run, status, reason, started))
+        attempt.close(_done(attempt, run, status, reason, started, ranks.size))
         return status, reason, attempt.log_path
 
 
@@ -76,7 +83,9 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
-def _done(attempt: Attempt, run: Training | Evaluating, status: Status, reason: str | None, started: str) -> Done:
+def _done(
+    attempt: Attempt, run: Training | Evaluating, status: Status, reason: str | None, started: str, ranks: int
+) -> Done:
     job = attempt.job
     return Done(
         status=status,
@@ -92,5 +101,6 @@ def _done(attempt: Attempt, run: Training | Evaluating, status: Status, reason: 
         host=socket.gethostname(),
         device=device_name(choose_device(job.device)),
         threads=job.threads,
+        ranks=ranks if job.kind == "train" else 1,
         versions={"torch": torch.__version__},
     )

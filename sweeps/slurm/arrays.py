@@ -14,10 +14,11 @@ class Shape:
 
     gpu: bool
     threads: int
+    trains: bool = True
 
 
 def shape_of(job: Job) -> Shape:
-    return Shape(job.device != "cpu", job.threads)
+    return Shape(job.device != "cpu", job.threads, job.kind == "train")
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class TimeLimit(Strict):
 
 
 class Cluster(Strict):
-    """What jobs ask for. ``gpus`` are for jobs that run on one; ``cpus`` are by default a scale's threads.
+    """What jobs ask for. A training job has ``ranks_per_node`` processes on each of ``nodes``, which share every batch;
+    what measures has one. ``gpus`` and ``cpus`` are a process's: GPUs for jobs that run on one, cores by default as
+    many as the scale has threads. ``memory_gib`` is a node's.
 
     ``options`` are further options of sbatch by their long names, e.g. ``{mail-type: FAIL, exclusive: true}``;
     ``setup``, shell commands that run on the node first. ``signal_before_s`` is how long before its time limit a job is
@@ -55,6 +57,8 @@ class Cluster(Strict):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    nodes: PositiveInt = 1
+    ranks_per_node: PositiveInt = 1
     gpus: NonNegativeInt = 0
     cpus: PositiveInt | None = None
     memory_gib: PositiveFloat | None = None

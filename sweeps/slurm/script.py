@@ -19,6 +19,9 @@ def parameters(cluster: Cluster, shape: Shape, minutes: int, name: str, after: C
         after: SLURM's ids of the jobs that must have ended well.
     """
     cpus = cluster.cpus or shape.threads
+    nodes, ranks = (cluster.nodes, cluster.ranks_per_node) if shape.trains else (1, 1)
+    gpus = cluster.gpus * ranks if shape.gpu else 0
+    together = ["--kill-on-bad-exit=1"] if nodes * ranks > 1 else []  # the others would wait for one that is gone
     wanted = {
         "job_name": name,
         "partition": cluster.partition,
@@ -27,14 +30,16 @@ def parameters(cluster: Cluster, shape: Shape, minutes: int, name: str, after: C
         "constraint": cluster.constraint,
         "time": minutes,
         "cpus_per_task": cpus,
-        "gpus_per_node": cluster.gpus if shape.gpu and cluster.gpus else None,
+        "gpus_per_node": gpus or None,
+        "nodes": nodes,
+        "ntasks_per_node": ranks if nodes * ranks > 1 else None,
         "mem": f"{round(cluster.memory_gib * 1024)}M" if cluster.memory_gib else None,
         "dependency": "afterok:" + ":".join(sorted(after, key=_numbers)) if after else None,
         "signal_delay_s": cluster.signal_before_s,
         "array_parallelism": cluster.max_running,
         "stderr_to_stdout": True,
         "wckey": "meanflow-study",
-        "srun_args": [f"--cpus-per-task={cpus}"],  # since SLURM 22.05, srun does not take it from the job
+        "srun_args": [f"--cpus-per-task={cpus}", *together],  # since SLURM 22.05, srun does not take it from the job
         "setup": ["export PYTHONSAFEPATH=1", *cluster.setup],
         "additional_parameters": {
             "requeue": True,

@@ -11,8 +11,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from results.layout import Home
 from sweeps.attempt import Attempt, log_to
@@ -22,6 +25,9 @@ from sweeps.needs import inputs_ready, outputs_there
 from sweeps.slurm import queue as slurm
 from sweeps.slurm.ledger import OutcomeLine, Submission
 from sweeps.slurm.script import SIGNAL
+
+if TYPE_CHECKING:
+    from meanflow_core.ranks import Ranks
 
 FILES_PATIENCE_S = float(os.environ.get("STUDY_FILES_PATIENCE_S", "60"))  # until a published checkpoint is seen here
 BUSY_PATIENCE_S = 5 * EXPIRY_S  # a lease whose owner is gone expires well within this
@@ -54,13 +60,18 @@ class Stop:
 def run_task(home: str, submission: str) -> None:
     """Entry point of every SLURM job: do the job of this task of a submission. Ends the process with an exit status
     that `afterok` understands."""
-    stop = Stop()
-    os.umask(0o022)
-    place = Home(Path(home))
+    from sweeps.following import END, follow
+
+    stop, place = Stop(), Home(Path(home))
     ours, index = Submission(place.submissions / submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     job = ours.job(index)
-    line = _execute(place, job, stop)
-    ours.ended(index, line)
+    with _joined(job, ours.private) as ranks:
+        if not ranks.first:
+            follow(place, job, stop, ranks)
+            return  # the first rank decides what becomes of the job
+        line = _execute(place, job, stop, ranks)
+        ours.ended(index, line)
+        ranks.tell(END)
     if line.status == "done":
         return
     if line.status == "preempted" and stop.requeue:
@@ -72,12 +83,28 @@ def run_task(home: str, submission: str) -> None:
     sys.exit(EXIT_PREEMPTED if line.status == "preempted" else 1)
 
 
+@contextmanager
+def _joined(job: Job, folder: Path) -> Iterator[Ranks]:
+    """The ranks of this SLURM job, which meet in a folder if they are on one node; what measures has one."""
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        if os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":  # no port, so none that is taken
+            unique = "-".join(os.environ.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"))
+            os.environ["STUDY_RENDEZVOUS"] = f"file://{folder / f'rendezvous-{unique}'}"
+    from meanflow_core.ranks import joined
+
+    with joined(job.device) as ranks:
+        yield ranks
+
+
 def _fruitless(outcomes: list[OutcomeLine]) -> bool:
     last = outcomes[-FRUITLESS:]
     return len(last) == FRUITLESS and all(line.status == "preempted" and line.steps == 0 for line in last)
 
 
-def _execute(home: Home, job: Job, stop: Stop) -> OutcomeLine:
+def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks) -> OutcomeLine:
     """Wait for inputs and for the lease, then do the job."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
@@ -97,7 +124,7 @@ def _execute(home: Home, job: Job, stop: Stop) -> OutcomeLine:
                 return line("missing", "what it starts from or measures is not there")
             stop.sleep(1.0)
             continue
-        ended = _attempt(home, job, stop)
+        ended = _attempt(home, job, stop, ranks)
         if ended is not None:
             status, reason, log, steps = ended
             return line(status, reason, log, steps)
@@ -106,7 +133,7 @@ def _execute(home: Home, job: Job, stop: Stop) -> OutcomeLine:
         stop.sleep(5.0)
 
 
-def _attempt(home: Home, job: Job, stop: Stop) -> tuple[str, str | None, Path | None, int] | None:
+def _attempt(home: Home, job: Job, stop: Stop, ranks: Ranks) -> tuple[str, str | None, Path | None, int] | None:
     """(status, reason, log, steps done) of one attempt, or None if another one holds the trajectory."""
     from sweeps.worker import run_job
 
@@ -118,5 +145,5 @@ def _attempt(home: Home, job: Job, stop: Stop) -> tuple[str, str | None, Path | 
     def progress(step: int) -> None:
         reached[0] += 1
 
-    status, reason, log = run_job(home, job, progress, stop, begun)
+    status, reason, log = run_job(home, job, progress, stop, begun, ranks)
     return None if status == "busy" else (status, reason, log, reached[0])

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from meanflow_core.checkpoint import load_checkpoint
 from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps.backend import Outcome
@@ -159,6 +160,29 @@ def test_a_node_daemon_that_dies_costs_time_only(slurm: SingleNode, home: Home, 
         slurm.restart_node_daemon()
     assert follow(home, [job]).complete
     assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
+
+
+def test_two_processes_that_train_together_stop_together_and_go_on(
+    slurm: SingleNode, home: Home, tmp_path: Path
+) -> None:
+    """As one would, but for the order of summation."""
+    job = training(1500)
+    pair = PROFILE.model_copy(update={"ranks_per_node": 2})
+    (placed,) = submit_missing(home, [job], pair, lambda job: None)
+    assert wait_for(lambda: steps_logged(home, job) > 5, 120, every=0.05)
+    slurm.call("scancel", "--signal=USR2", placed.slurm_id)
+    assert follow(home, [job], pair).complete
+    first, second = (json.loads((path.parent / "DONE.json").read_text()) for path in attempts_begun(home, job))
+    assert (first["status"], second["status"]) == ("preempted", "done")
+    assert first["ranks"] == second["ranks"] == 2
+    assert second["start_step"] == first["stop_step"] > 0
+    alone = Home(tmp_path / "alone")
+    assert run_job(alone, job)[0] == "done"
+    ours, theirs = (
+        load_checkpoint(place.trajectory(job.trajectory).checkpoint(1500)).parts["ema"] for place in (alone, home)
+    )
+    scale = max(float(value.abs().max()) for value in ours.values())
+    assert max(float((theirs[name] - value).abs().max()) for name, value in ours.items()) < 0.05 * scale
 
 
 def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SingleNode, home: Home) -> None:
