@@ -14,8 +14,8 @@ from pathlib import Path
 
 from meanflow_core.ranks import joined
 from results.layout import Home
-from sweeps.following import END, follow
 from sweeps.jobs import EXIT_PREEMPTED, Job
+from sweeps.peers import END, follow
 from sweeps.worker import run_job
 
 

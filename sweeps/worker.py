@@ -25,9 +25,9 @@ from results.layout import Home
 from sweeps.attempt import Attempt
 from sweeps.device import choose_device, device_name
 from sweeps.evaluating import Evaluating
-from sweeps.following import TRAIN
 from sweeps.jobs import Done, Job, Progress, ShouldStop, Status, now
 from sweeps.lease import acquire
+from sweeps.peers import TRAIN
 from sweeps.training import Training
 
 # Their message says what is wrong, where and what to do; a traceback would add nothing.
@@ -44,7 +44,7 @@ def run_job(
 ) -> tuple[Status, str | None, Path | None]:
     """Do one job. Returns: (status, reason, the attempt's log); ``busy`` if another attempt holds the trajectory.
 
-    Of several ``ranks`` this is the first, and the others are in `sweeps.following.follow`.
+    Of several ``ranks`` this is the first, and the others are in `sweeps.peers.follow`.
 
     Only bugs of this function itself raise; whatever goes wrong inside an attempt is recorded in its ``DONE.json``.
     """

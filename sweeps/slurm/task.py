@@ -60,7 +60,7 @@ class Stop:
 def run_task(home: str, submission: str) -> None:
     """Entry point of every SLURM job: do the job of this task of a submission. Ends the process with an exit status
     that `afterok` understands."""
-    from sweeps.following import END, follow
+    from sweeps.peers import END, follow
 
     stop, place = Stop(), Home(Path(home))
     ours, index = Submission(place.submissions / submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
