@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self
 
@@ -114,13 +115,12 @@ class Dynamics(BaseModel):
     def canonical(self) -> dict[str, Any]:
         """What is hashed: components as [name, version, non-defaults], other fields where not default."""
         out: dict[str, Any] = {"version": DYNAMICS_VERSION}
-        changed = non_defaults(self)
-        for name in ("network", "data", "objective", "time_sampler", "optimiser"):
+        components = ("network", "data", "objective", "time_sampler", "optimiser")
+        changed = non_defaults(self, but=(*components, "transforms"))
+        for name in components:
             out[name] = getattr(self, name).canonical()
-            changed.pop(name, None)
         if self.transforms:
             out["transforms"] = [spec.canonical() for spec in self.transforms]
-            changed.pop("transforms", None)
         if self.guidance is not None:
             changed["guidance"] = non_defaults(self.guidance)
         return {**out, **changed}
@@ -221,7 +221,7 @@ class Protocol(Measurement):
         return cls.model_validate({**fields, "reference": dynamics.data})
 
     def canonical(self) -> dict[str, Any]:
-        out = {**non_defaults(self), "version": PROTOCOL_VERSION}
+        out = {**non_defaults(self, but=("metric", "reference")), "version": PROTOCOL_VERSION}
         out["metric"] = self.metric.canonical()
         out["reference"] = self.reference.canonical()
         return out
@@ -236,6 +236,12 @@ class Protocol(Measurement):
         return dumped
 
 
+def evaluation_keys(protocol: Protocol) -> Callable[[Checkpoint], str]:
+    """`evaluation_key` of many checkpoints under one protocol, whose own key is then made once."""
+    key, weights = protocol.key, protocol.weights
+    return lambda at: key_of([at.trajectory, at.step, weights, key])
+
+
 def evaluation_key(checkpoint: Checkpoint, protocol: Protocol) -> str:
     """hash(trajectory key, step, weights, protocol key)."""
-    return key_of([checkpoint.trajectory, checkpoint.step, protocol.weights, protocol.key])
+    return evaluation_keys(protocol)(checkpoint)

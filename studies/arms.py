@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_key, trajectory_key
+from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
 from studies.schema import ResolvedStudy, Stage
@@ -137,17 +137,11 @@ def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]
         for measure in study.measure:
             if measure.stages is None or stage.name in measure.stages:
                 protocol = Protocol.of(measure, stage.trajectory.dynamics)
+                key = evaluation_keys(protocol)
                 for epoch in measured_epochs(stage, measure.every_epochs, measure.from_epoch):
                     step = stage.start_step + epoch * study.steps_per_epoch
                     at = checkpoint_at(stage, step)
-                    yield Point(
-                        stage.name,
-                        epoch,
-                        stage.start_epoch + epoch,
-                        at,
-                        protocol,
-                        evaluation_key(at, protocol),
-                    )
+                    yield Point(stage.name, epoch, stage.start_epoch + epoch, at, protocol, key(at))
 
 
 def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:
