@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from results.layout import Home
 from studies.loader import load_source, resolve
-from sweeps import scheduler as module
 from sweeps.backend import Event
 from sweeps.jobs import Job
 from sweeps.lease import acquire
@@ -96,9 +97,9 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def schedule(home: Home, jobs: list[Job], fate: Fate, size: int = 3) -> tuple[Scheduler, PretendPool]:
+def schedule(home: Home, jobs: list[Job], fate: Fate, size: int = 3, **options: Any) -> tuple[Scheduler, PretendPool]:
     pool = PretendPool(home, size, fate)
-    return Scheduler(home, pool, jobs, Quiet()), pool  # type: ignore[arg-type]
+    return Scheduler(home, pool, jobs, Quiet(), **options), pool  # type: ignore[arg-type]
 
 
 def test_everything_is_done_once_and_after_its_inputs(home: Home, jobs: list[Job]) -> None:
@@ -138,9 +139,9 @@ def test_a_job_that_is_lost_is_given_a_bounded_number_of_times(home: Home, jobs:
     assert f"{MAX_LOST} times" in failure.reason
 
 
-def test_preempted_and_busy_jobs_are_given_again(home: Home, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "monotonic", iter(range(1_000_000)).__next__)
-    scheduler, pool = schedule(home, jobs, lambda job, n: {1: "preempted", 2: "busy"}.get(n, "done"))
+def test_preempted_and_busy_jobs_are_given_again(home: Home, jobs: list[Job]) -> None:
+    fate: Fate = lambda job, n: {1: "preempted", 2: "busy"}.get(n, "done")  # noqa: E731
+    scheduler, pool = schedule(home, jobs, fate, clock=count().__next__)
     assert scheduler.run().complete
     assert all(pool.given.count(job) == 3 for job in jobs)
 
