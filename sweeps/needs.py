@@ -8,28 +8,31 @@ from meanflow_core.config import Checkpoint
 from results.layout import Home, TrajectoryDir
 from sweeps.attempt import recorded_evaluations
 from sweeps.jobs import Job
+from sweeps.plan import checkpoint_steps
+
+
+def inputs(job: Job) -> Iterator[tuple[Checkpoint, bool]]:
+    """The checkpoints that a job starts from or evaluates, and whether their EMA weights will do."""
+    if job.kind == "evaluate":
+        for wanted in job.evaluations:
+            yield Checkpoint(job.trajectory, wanted.step), wanted.protocol.weights == "ema"
+    elif job.parent and job.start_step == job.parent.step:
+        yield job.parent, False
+    elif job.start_step:
+        yield Checkpoint(job.trajectory, job.start_step), False
 
 
 def missing_input(home: Home, job: Job) -> Checkpoint | None:
-    """The first of the checkpoints that a job starts from or evaluates that is not published; None if all are."""
-    folder = home.trajectory(job.trajectory)
-    if job.kind == "evaluate":
-        for w in job.evaluations:
-            kept = w.protocol.weights == "ema" and folder.snapshot(w.step).is_dir()
-            if not kept and not folder.checkpoint(w.step).is_dir():
-                return Checkpoint(job.trajectory, w.step)
-        return None
-    if job.parent and job.start_step == job.parent.step:
-        at = job.parent
-    elif job.start_step == 0:
-        return None
-    else:
-        at = Checkpoint(job.trajectory, job.start_step)
-    return None if home.trajectory(at.trajectory).checkpoint(at.step).is_dir() else at
+    """The first input of a job that is not published; None if all are."""
+    for at, ema_will_do in inputs(job):
+        folder = home.trajectory(at.trajectory)
+        if not (ema_will_do and folder.snapshot(at.step).is_dir()) and not folder.checkpoint(at.step).is_dir():
+            return at
+    return None
 
 
 def inputs_ready(home: Home, job: Job) -> bool:
-    """Whether the checkpoints that a job starts from or evaluates are published."""
+    """Whether all that a job starts from or evaluates is published."""
     return missing_input(home, job) is None
 
 
@@ -54,3 +57,12 @@ def outputs_there(home: Home, job: Job, recorded: Callable[[TrajectoryDir], set[
         return True
     weights = [folder.snapshot(step).is_dir() or folder.checkpoint(step).is_dir() for step in job.snapshot_steps]
     return all(weights) and all(folder.checkpoint(step).is_dir() for step in job.full_steps)
+
+
+def progress(home: Home, job: Job, recorded: Callable[[TrajectoryDir], set[str]] = recorded_evaluations) -> int:
+    """How far a job that did not end has come for good: the last checkpoint on its way, or its evaluations recorded."""
+    folder = home.trajectory(job.trajectory)
+    if job.kind == "evaluate":
+        return len({one.evaluation for one in job.evaluations} & recorded(folder))
+    steps = checkpoint_steps(folder.checkpoints)
+    return max((step for step in steps if job.start_step <= step <= job.stop_step), default=job.start_step)

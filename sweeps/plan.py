@@ -30,7 +30,8 @@ class Inventory:
         return self.full.get(trajectory, set()) | self.snapshots.get(trajectory, set())
 
 
-def _steps(folder: Path) -> set[int]:
+def checkpoint_steps(folder: Path) -> set[int]:
+    """The steps of what is published in a folder of checkpoints or snapshots."""
     try:
         return {int(p.name) for p in folder.iterdir() if _STEP.fullmatch(p.name)}
     except FileNotFoundError:
@@ -42,8 +43,8 @@ def take_inventory(home: Home, trajectories: Iterable[str], evaluated: Iterable[
     inventory = Inventory(evaluated=set(evaluated))
     for key in trajectories:
         folder = home.trajectory(key)
-        inventory.full[key] = _steps(folder.checkpoints)
-        inventory.snapshots[key] = _steps(folder.snapshots)
+        inventory.full[key] = checkpoint_steps(folder.checkpoints)
+        inventory.snapshots[key] = checkpoint_steps(folder.snapshots)
     return inventory
 
 

@@ -9,7 +9,7 @@ from results.layout import Home
 from sweeps.backend import Event, Failure, Outcome, Watcher, Workers
 from sweeps.jobs import Job
 from sweeps.lease import holder
-from sweeps.needs import inputs_ready, makes, missing_input, outputs_there
+from sweeps.needs import inputs_ready, makes, missing_input, outputs_there, progress
 from sweeps.queue import Queue
 from sweeps.records import Records
 
@@ -37,7 +37,7 @@ class Scheduler:
         self.home, self.pool, self.watcher, self.clock = home, pool, watcher, clock
         self.waiting = Queue(jobs)
         self.outcome = Outcome()
-        self.lost: dict[str, int] = {}
+        self.lost: dict[str, tuple[int, int]] = {}  # how often since it last got further, and how far that was
         self.recorded = Records()
         self._told: set[str] = set()
 
@@ -65,7 +65,7 @@ class Scheduler:
         return self.outcome
 
     def _give(self) -> None:
-        busy = {(job.kind, job.trajectory) for job in self.pool.running()}
+        busy: set[tuple[str, str]] = {(job.kind, job.trajectory) for job in self.pool.running()}
         while self.pool.idle() > 0:
             due = self.waiting.next(self.clock())
             if due is None:
@@ -117,8 +117,7 @@ class Scheduler:
         elif event.kind == "failed":
             self.outcome.failures.append(Failure(job, event.reason or "failed", event.log))
         elif event.kind == "lost":
-            self.lost[job.name] = self.lost.get(job.name, 0) + 1
-            if self.lost[job.name] < MAX_LOST:
+            if self._losses(job) < MAX_LOST:
                 self.waiting.put_first(job)
             else:
                 reason = f"{event.reason}, {MAX_LOST} times"
@@ -126,6 +125,13 @@ class Scheduler:
         elif event.kind == "preempted" and not self.outcome.interrupted:
             self.waiting.put_first(job)
         self._ended(job)
+
+    def _losses(self, job: Job) -> int:
+        """How often a job has been lost since it last got further: a long one may meet any number of failing nodes."""
+        losses, before = self.lost.get(job.name, (0, None))
+        reached = progress(self.home, job, self.recorded)
+        self.lost[job.name] = (1 if before is None or reached > before else losses + 1, reached)
+        return self.lost[job.name][0]
 
     def _stuck(self) -> bool:
         """Nothing runs and nothing can start: what is left waits for inputs that nobody is making."""
