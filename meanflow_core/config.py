@@ -152,21 +152,30 @@ class Checkpoint(NamedTuple):
     step: int
 
 
+TrajectoryKeys = Callable[[Checkpoint | None, int, int | None], str]
+
+
+def trajectory_keys(dynamics: Dynamics) -> TrajectoryKeys:
+    """`trajectory_key` of many parents, seeds and horizons under one dynamics, whose canonical form is made once."""
+    described, uses_horizon = dynamics.canonical(), dynamics.uses_horizon
+
+    def key(parent: Checkpoint | None, seed: int, horizon_steps: int | None = None) -> str:
+        canonical: dict[str, Any] = {"parent": list(parent) if parent else None, "dynamics": described, "seed": seed}
+        if uses_horizon:
+            if horizon_steps is None:
+                raise ValueError("these dynamics depend on the horizon T; give horizon_steps")
+            canonical["horizon_steps"] = horizon_steps
+        return key_of(canonical)
+
+    return key
+
+
 def trajectory_key(parent: Checkpoint | None, dynamics: Dynamics, seed: int, horizon_steps: int | None = None) -> str:
     """hash(parent checkpoint, dynamics, seed[, T]); T only where a component of the dynamics uses it.
 
     Raises: ValueError if the dynamics use the horizon and none is given.
     """
-    canonical: dict[str, Any] = {
-        "parent": list(parent) if parent else None,
-        "dynamics": dynamics.canonical(),
-        "seed": seed,
-    }
-    if dynamics.uses_horizon:
-        if horizon_steps is None:
-            raise ValueError("these dynamics depend on the horizon T; give horizon_steps")
-        canonical["horizon_steps"] = horizon_steps
-    return key_of(canonical)
+    return trajectory_keys(dynamics)(parent, seed, horizon_steps)
 
 
 class Measurement(BaseModel):
@@ -236,7 +245,10 @@ class Protocol(Measurement):
         return dumped
 
 
-def evaluation_keys(protocol: Protocol) -> Callable[[Checkpoint], str]:
+EvaluationKeys = Callable[[Checkpoint], str]
+
+
+def evaluation_keys(protocol: Protocol) -> EvaluationKeys:
     """`evaluation_key` of many checkpoints under one protocol, whose own key is then made once."""
     key, weights = protocol.key, protocol.weights
     return lambda at: key_of([at.trajectory, at.step, weights, key])

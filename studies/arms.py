@@ -10,6 +10,7 @@ from typing import Any
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
+from studies.reseed import Reseed
 from studies.schema import ResolvedStudy, Stage
 from studies.strict import Attribute
 
@@ -146,7 +147,10 @@ def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]
 
 def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:
     """All arms of a study, seed by seed: a first complete picture comes early. Raises: StudyError."""
-    return [arm for seed in study.seeds for arm in expand_seed(study, seed, variant)]
+    first, *others = study.seeds
+    arms = expand_seed(study, first, variant)
+    reseed = Reseed()
+    return [*arms, *(arm for seed in others for arm in reseed(arms, seed))]
 
 
 def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> list[Arm]:
