@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self
 
@@ -114,13 +115,12 @@ class Dynamics(BaseModel):
     def canonical(self) -> dict[str, Any]:
         """What is hashed: components as [name, version, non-defaults], other fields where not default."""
         out: dict[str, Any] = {"version": DYNAMICS_VERSION}
-        changed = non_defaults(self)
-        for name in ("network", "data", "objective", "time_sampler", "optimiser"):
+        components = ("network", "data", "objective", "time_sampler", "optimiser")
+        changed = non_defaults(self, but=(*components, "transforms"))
+        for name in components:
             out[name] = getattr(self, name).canonical()
-            changed.pop(name, None)
         if self.transforms:
             out["transforms"] = [spec.canonical() for spec in self.transforms]
-            changed.pop("transforms", None)
         if self.guidance is not None:
             changed["guidance"] = non_defaults(self.guidance)
         return {**out, **changed}
@@ -152,21 +152,30 @@ class Checkpoint(NamedTuple):
     step: int
 
 
+TrajectoryKeys = Callable[[Checkpoint | None, int, int | None], str]
+
+
+def trajectory_keys(dynamics: Dynamics) -> TrajectoryKeys:
+    """`trajectory_key` of many parents, seeds and horizons under one dynamics, whose canonical form is made once."""
+    described, uses_horizon = dynamics.canonical(), dynamics.uses_horizon
+
+    def key(parent: Checkpoint | None, seed: int, horizon_steps: int | None = None) -> str:
+        canonical: dict[str, Any] = {"parent": list(parent) if parent else None, "dynamics": described, "seed": seed}
+        if uses_horizon:
+            if horizon_steps is None:
+                raise ValueError("these dynamics depend on the horizon T; give horizon_steps")
+            canonical["horizon_steps"] = horizon_steps
+        return key_of(canonical)
+
+    return key
+
+
 def trajectory_key(parent: Checkpoint | None, dynamics: Dynamics, seed: int, horizon_steps: int | None = None) -> str:
     """hash(parent checkpoint, dynamics, seed[, T]); T only where a component of the dynamics uses it.
 
     Raises: ValueError if the dynamics use the horizon and none is given.
     """
-    canonical: dict[str, Any] = {
-        "parent": list(parent) if parent else None,
-        "dynamics": dynamics.canonical(),
-        "seed": seed,
-    }
-    if dynamics.uses_horizon:
-        if horizon_steps is None:
-            raise ValueError("these dynamics depend on the horizon T; give horizon_steps")
-        canonical["horizon_steps"] = horizon_steps
-    return key_of(canonical)
+    return trajectory_keys(dynamics)(parent, seed, horizon_steps)
 
 
 class Measurement(BaseModel):
@@ -221,7 +230,7 @@ class Protocol(Measurement):
         return cls.model_validate({**fields, "reference": dynamics.data})
 
     def canonical(self) -> dict[str, Any]:
-        out = {**non_defaults(self), "version": PROTOCOL_VERSION}
+        out = {**non_defaults(self, but=("metric", "reference")), "version": PROTOCOL_VERSION}
         out["metric"] = self.metric.canonical()
         out["reference"] = self.reference.canonical()
         return out
@@ -236,6 +245,15 @@ class Protocol(Measurement):
         return dumped
 
 
+EvaluationKeys = Callable[[Checkpoint], str]
+
+
+def evaluation_keys(protocol: Protocol) -> EvaluationKeys:
+    """`evaluation_key` of many checkpoints under one protocol, whose own key is then made once."""
+    key, weights = protocol.key, protocol.weights
+    return lambda at: key_of([at.trajectory, at.step, weights, key])
+
+
 def evaluation_key(checkpoint: Checkpoint, protocol: Protocol) -> str:
     """hash(trajectory key, step, weights, protocol key)."""
-    return key_of([checkpoint.trajectory, checkpoint.step, protocol.weights, protocol.key])
+    return evaluation_keys(protocol)(checkpoint)

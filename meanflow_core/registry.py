@@ -11,7 +11,7 @@ an option moves no key, and changing a default demands a new version.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -183,15 +183,17 @@ class Spec:
         return self.component.load()(self.params, BuildContext(self.component, horizon_steps, **facts))
 
 
-def non_defaults(model: BaseModel) -> dict[str, Any]:
-    """The fields of a pydantic model whose values differ from their defaults, JSON-ready, in depth."""
-    dumped = model.model_dump(mode="json")
-    out = {}
+def non_defaults(model: BaseModel, but: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a pydantic model (``but`` for some) whose values differ from their defaults, JSON-ready, in
+    depth."""
+    changed = {}
     for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if field.is_required() or value != field.get_default(call_default_factory=True):
-            out[name] = non_defaults(value) if isinstance(value, Params) else dumped[name]
-    return out
+        if name not in but:
+            value = getattr(model, name)
+            if field.is_required() or value != field.get_default(call_default_factory=True):
+                changed[name] = value
+    dumped = model.model_dump(mode="json", include=set(changed)) if changed else {}
+    return {k: non_defaults(value) if isinstance(value, Params) else dumped[k] for k, value in changed.items()}
 
 
 def parse_spec(kind: str, value: Any) -> Spec:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_key, trajectory_key
+from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
+from studies.reseed import Reseed
 from studies.schema import ResolvedStudy, Stage
 from studies.strict import Attribute
 
@@ -137,22 +138,19 @@ def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]
         for measure in study.measure:
             if measure.stages is None or stage.name in measure.stages:
                 protocol = Protocol.of(measure, stage.trajectory.dynamics)
+                key = evaluation_keys(protocol)
                 for epoch in measured_epochs(stage, measure.every_epochs, measure.from_epoch):
                     step = stage.start_step + epoch * study.steps_per_epoch
                     at = checkpoint_at(stage, step)
-                    yield Point(
-                        stage.name,
-                        epoch,
-                        stage.start_epoch + epoch,
-                        at,
-                        protocol,
-                        evaluation_key(at, protocol),
-                    )
+                    yield Point(stage.name, epoch, stage.start_epoch + epoch, at, protocol, key(at))
 
 
 def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:
     """All arms of a study, seed by seed: a first complete picture comes early. Raises: StudyError."""
-    return [arm for seed in study.seeds for arm in expand_seed(study, seed, variant)]
+    first, *others = study.seeds
+    arms = expand_seed(study, first, variant)
+    reseed = Reseed()
+    return [*arms, *(arm for seed in others for arm in reseed(arms, seed))]
 
 
 def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> list[Arm]:

@@ -47,16 +47,28 @@ def describe_trajectory(folder: TrajectoryDir, job: Job) -> None:
     write_atomically(folder.description, json.dumps(record, indent=1))
 
 
-def recorded_evaluations(folder: TrajectoryDir) -> set[str]:
-    """Keys of the evaluations that the attempts on a trajectory have recorded. Lines that are cut off or damaged count
-    for nothing, here as in the store."""
+def attempt_numbers(folder: TrajectoryDir) -> list[int]:
+    """Of the attempts that there have been on a trajectory; each got one more than the highest."""
+    try:
+        return [int(path.name) for path in folder.attempts.iterdir() if path.name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+def evaluations_in(metrics: bytes) -> set[str]:
+    """Keys of the evaluations that (a part of) a metrics.jsonl records. Lines that are cut off or damaged count for
+    nothing, here as in the store."""
     keys = set()
-    for path in folder.attempts.glob("*/metrics.jsonl"):
-        for line in path.read_bytes().splitlines(keepends=True):
-            if line.startswith(b'{"type": "evaluation"') and line.endswith(b"\n"):
-                with contextlib.suppress(ValueError, KeyError):
-                    keys.add(json.loads(line)["evaluation"])
+    for line in metrics.splitlines(keepends=True):
+        if line.startswith(b'{"type": "evaluation"') and line.endswith(b"\n"):
+            with contextlib.suppress(ValueError, KeyError):
+                keys.add(json.loads(line)["evaluation"])
     return keys
+
+
+def recorded_evaluations(folder: TrajectoryDir) -> set[str]:
+    """Keys of the evaluations that the attempts on a trajectory have recorded."""
+    return set().union(*(evaluations_in(path.read_bytes()) for path in folder.attempts.glob("*/metrics.jsonl")))
 
 
 def _npy(artefact: Artefact) -> bytes:
@@ -96,7 +108,7 @@ class Attempt:
     def _new_folder(self) -> Path:
         attempts = self.trajectory.attempts
         attempts.mkdir(parents=True, exist_ok=True)
-        number = max((int(p.name) for p in attempts.iterdir() if p.name.isdigit()), default=0)
+        number = max(attempt_numbers(self.trajectory), default=0)
         while True:
             number += 1
             folder = self.trajectory.attempt(number)

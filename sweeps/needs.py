@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from meanflow_core.config import Checkpoint
-from results.layout import Home
+from results.layout import Home, TrajectoryDir
 from sweeps.attempt import recorded_evaluations
 from sweeps.jobs import Job
+from sweeps.plan import checkpoint_steps
+
+
+def inputs(job: Job) -> Iterator[tuple[Checkpoint, bool]]:
+    """The checkpoints that a job starts from or evaluates, and whether their EMA weights will do."""
+    if job.kind == "evaluate":
+        for wanted in job.evaluations:
+            yield Checkpoint(job.trajectory, wanted.step), wanted.protocol.weights == "ema"
+    elif job.parent and job.start_step == job.parent.step:
+        yield job.parent, False
+    elif job.start_step:
+        yield Checkpoint(job.trajectory, job.start_step), False
+
+
+def missing_input(home: Home, job: Job) -> Checkpoint | None:
+    """The first input of a job that is not published; None if all are."""
+    for at, ema_will_do in inputs(job):
+        folder = home.trajectory(at.trajectory)
+        if not (ema_will_do and folder.snapshot(at.step).is_dir()) and not folder.checkpoint(at.step).is_dir():
+            return at
+    return None
 
 
 def inputs_ready(home: Home, job: Job) -> bool:
-    """Whether the checkpoints that a job starts from or evaluates are published."""
-    folder = home.trajectory(job.trajectory)
-    if job.kind == "evaluate":
-        return all(
-            folder.checkpoint(w.step).is_dir() or (w.protocol.weights == "ema" and folder.snapshot(w.step).is_dir())
-            for w in job.evaluations
-        )
-    if job.parent and job.start_step == job.parent.step:
-        return home.trajectory(job.parent.trajectory).checkpoint(job.parent.step).is_dir()
-    return job.start_step == 0 or folder.checkpoint(job.start_step).is_dir()
+    """Whether all that a job starts from or evaluates is published."""
+    return missing_input(home, job) is None
 
 
-def outputs_there(home: Home, job: Job) -> bool:
-    """Whether all that a job makes is there, since another command has made it."""
+def makes(job: Job) -> Iterator[Checkpoint]:
+    """The checkpoints and snapshots that a job publishes for others."""
+    if job.kind == "train":
+        for step in (*job.full_steps, *job.snapshot_steps):
+            yield Checkpoint(job.trajectory, step)
+
+
+def outputs_there(home: Home, job: Job, recorded: Callable[[TrajectoryDir], set[str]] = recorded_evaluations) -> bool:
+    """Whether all that a job makes is there, since another command has made it.
+
+    Args:
+        recorded: the evaluations that the attempts on a trajectory have recorded.
+    """
     folder = home.trajectory(job.trajectory)
     wanted = {one.evaluation for one in job.evaluations}
-    if wanted and not wanted <= recorded_evaluations(folder):
+    if wanted and not wanted <= recorded(folder):
         return False
     if job.kind == "evaluate":
         return True
@@ -35,27 +59,25 @@ def outputs_there(home: Home, job: Job) -> bool:
     return all(weights) and all(folder.checkpoint(step).is_dir() for step in job.full_steps)
 
 
+def progress(home: Home, job: Job, recorded: Callable[[TrajectoryDir], set[str]] = recorded_evaluations) -> int:
+    """How far a job that did not end has come for good: the last checkpoint on its way, or its evaluations recorded."""
+    folder = home.trajectory(job.trajectory)
+    if job.kind == "evaluate":
+        return len({one.evaluation for one in job.evaluations} & recorded(folder))
+    steps = checkpoint_steps(folder.checkpoints)
+    return max((step for step in steps if job.start_step <= step <= job.stop_step), default=job.start_step)
+
+
 def producers(jobs: Sequence[Job]) -> list[set[int]]:
     """For each job, the places in the list of the jobs that make what it starts from or measures. What no job of the
     list makes is there already, or is made by nobody."""
-    full: dict[tuple[str, int], int] = {}
-    weights: dict[tuple[str, int], int] = {}
+    full: dict[Checkpoint, int] = {}
+    weights: dict[Checkpoint, int] = {}
     for place, job in enumerate(jobs):
-        if job.kind == "train":
-            full.update({(job.trajectory, step): place for step in job.full_steps})
-            weights.update({(job.trajectory, step): place for step in (*job.full_steps, *job.snapshot_steps)})
-    return [_made_by(job, full, weights) - {place} for place, job in enumerate(jobs)]
-
-
-def _made_by(job: Job, full: Mapping[tuple[str, int], int], weights: Mapping[tuple[str, int], int]) -> set[int]:
-    if job.kind == "evaluate":
-        wanted = {(w.step, w.protocol.weights == "ema") for w in job.evaluations}
-        makers = {(weights if ema else full).get((job.trajectory, step)) for step, ema in wanted}
-    else:
-        branches = job.parent is not None and job.start_step == job.parent.step
-        start = job.parent if branches and job.parent else Checkpoint(job.trajectory, job.start_step)
-        makers = {full.get((start.trajectory, start.step))}
-    return {place for place in makers if place is not None}
+        full.update({at: place for at in makes(job) if at.step in job.full_steps})
+        weights.update(dict.fromkeys(makes(job), place))
+    found = [{(weights if ema_will_do else full).get(at) for at, ema_will_do in inputs(job)} for job in jobs]
+    return [{maker for maker in makers if maker not in (None, place)} for place, makers in enumerate(found)]
 
 
 def covers(given: Job, wanted: Job) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 
 from results.layout import Home
@@ -29,7 +30,8 @@ class Inventory:
         return self.full.get(trajectory, set()) | self.snapshots.get(trajectory, set())
 
 
-def _steps(folder: Path) -> set[int]:
+def checkpoint_steps(folder: Path) -> set[int]:
+    """The steps of what is published in a folder of checkpoints or snapshots."""
     try:
         return {int(p.name) for p in folder.iterdir() if _STEP.fullmatch(p.name)}
     except FileNotFoundError:
@@ -41,8 +43,8 @@ def take_inventory(home: Home, trajectories: Iterable[str], evaluated: Iterable[
     inventory = Inventory(evaluated=set(evaluated))
     for key in trajectories:
         folder = home.trajectory(key)
-        inventory.full[key] = _steps(folder.checkpoints)
-        inventory.snapshots[key] = _steps(folder.snapshots)
+        inventory.full[key] = checkpoint_steps(folder.checkpoints)
+        inventory.snapshots[key] = checkpoint_steps(folder.snapshots)
     return inventory
 
 
@@ -66,13 +68,13 @@ def train_pieces(node: Node, have: Inventory, pass_through: Iterable[int]) -> It
     full, wanted = have.full.get(node.key, set()), set(pass_through)
     yield from ((step, step) for step in sorted(wanted & full))
     need = sorted((node.full_steps | wanted) - full)
-    reached = {node.start_step, *full}
-    pieces = []
-    for low, high in pairwise(node.boundaries()):
-        inside = [step for step in need if low < step <= high]
-        if inside:
-            pieces.append((max(s for s in reached if s < inside[0]), inside[-1]))
-            reached.add(inside[-1])
+    bounds, reached = node.boundaries(), sorted({node.start_step, *full})
+    pieces, last = [], node.start_step
+    for i, steps in groupby(need, key=lambda step: bisect_left(bounds, step)):
+        if 0 < i < len(bounds):
+            inside = list(steps)
+            pieces.append((max(last, reached[bisect_left(reached, inside[0]) - 1]), inside[-1]))
+            last = inside[-1]
     initial_weights = 0 in need and node.start_step == 0
     if initial_weights and (0 not in {start for start, _ in pieces}):
         yield 0, 0
@@ -99,9 +101,12 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
             **settings(node),
         }
         observed, later = split_observed(wanted)
-        without_weights = {s for s in later if s not in have.weights(t.key)}
-        for start, stop in train_pieces(node, have, without_weights | set(observed)):
-            passed = {s for s in node.points if start < s <= stop or s == start == 0 or s == start == stop}
+        steps, keep = sorted(node.points), node.snapshot_steps() - node.full_steps
+        for start, stop in train_pieces(node, have, (later.keys() - have.weights(t.key)) | observed.keys()):
+            first = (
+                bisect_left if start in {0, stop} else bisect_right
+            )  # what it starts from is made and measured before
+            passed = steps[first(steps, start) : bisect_right(steps, stop)]
             train.append(
                 Job.model_validate(
                     {
@@ -109,9 +114,9 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
                         "kind": "train",
                         "start_step": start,
                         "stop_step": stop,
-                        "full_steps": [s for s in sorted(node.full_steps) if s == stop or s == start == 0],
-                        "snapshot_steps": sorted((passed & node.snapshot_steps()) - node.full_steps),
-                        "evaluations": [w for s in sorted(passed & set(observed)) for w in observed[s]],
+                        "full_steps": sorted(node.full_steps & ({0, stop} if start == 0 else {stop})),
+                        "snapshot_steps": [s for s in passed if s in keep],
+                        "evaluations": [w for s in passed for w in observed.get(s, ())],
                     }
                 )
             )
@@ -138,8 +143,8 @@ def _evaluate_jobs(
     bounds = node.boundaries()
     groups: dict[int, list[WantedEvaluation]] = {}
     for step, evaluations in wanted.items():
-        later = [b for b in bounds[1:] if b >= step]
-        groups.setdefault(later[0] if later else step, []).extend(evaluations)
+        i = bisect_left(bounds, step, lo=1)
+        groups.setdefault(bounds[i] if i < len(bounds) else step, []).extend(evaluations)
     for _, evaluations in sorted(groups.items()):
         steps = [e.step for e in evaluations]
         yield Job.model_validate(

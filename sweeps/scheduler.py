@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from results.layout import Home
 from sweeps.backend import Event, Failure, Outcome, Watcher, Workers
 from sweeps.jobs import Job
 from sweeps.lease import holder
-from sweeps.needs import inputs_ready, outputs_there
+from sweeps.needs import inputs_ready, makes, missing_input, outputs_there, progress
+from sweeps.queue import Queue
+from sweeps.records import Records
 
 MAX_LOST = 3
 POLL_S = 0.5
+HOLD_OFF_S = 1.0  # between two looks at a lease that another command holds
+GLANCES = 64  # at jobs asleep, each time that a worker has nothing to do: another command may have made their inputs
 
 
 class Scheduler:
-    """One pass over a list of jobs (parents before children)."""
+    """One pass over a list of jobs (parents before children).
 
-    def __init__(self, home: Home, pool: Workers, jobs: Sequence[Job], watcher: Watcher) -> None:
-        self.home, self.pool, self.watcher = home, pool, watcher
-        self.waiting = list(jobs)
+    A job is looked at in its turn, and again when one that makes its input or holds its trajectory has ended. What is
+    asleep is also looked at now and then, since other commands publish in the same home without a word.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        pool: Workers,
+        jobs: Sequence[Job],
+        watcher: Watcher,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.home, self.pool, self.watcher, self.clock = home, pool, watcher, clock
+        self.waiting = Queue(jobs)
         self.outcome = Outcome()
-        self.lost: dict[str, int] = {}
-        self.not_before: dict[str, float] = {}
+        self.lost: dict[str, tuple[int, int]] = {}  # how often since it last got further, and how far that was
+        self.recorded = Records()
+        self._told: set[str] = set()
 
     def stop(self) -> None:
         """Ask `run` to end early, with the running jobs saved. A signal handler may call this."""
@@ -37,66 +53,90 @@ class Scheduler:
             for event in events:
                 self._take(event)
             self.watcher.tick(self.pool.running())
-            if not self.pool.running() and not events and self._stuck():
-                break
+            if not self.pool.running() and not events:
+                if self._stuck():
+                    break
+                self.waiting.wake_some()
         if self.outcome.interrupted:
             for event in self.pool.stop():
                 self._take(event)
         else:
-            self.outcome.blocked = list(self.waiting)
+            self.outcome.blocked = self.waiting.jobs()
         return self.outcome
 
     def _give(self) -> None:
-        busy = {(job.kind, job.trajectory) for job in self.pool.running()}
-        for job in list(self.waiting):
-            if self.pool.idle() == 0:
+        busy: set[tuple[str, str]] = {(job.kind, job.trajectory) for job in self.pool.running()}
+        while self.pool.idle() > 0:
+            due = self.waiting.next(self.clock())
+            if due is None:
+                self.waiting.wake_some(GLANCES)
                 return
-            key = (job.kind, job.trajectory)
-            if key in busy or self.not_before.get(job.name, 0.0) > time.monotonic():
-                continue
-            if not inputs_ready(self.home, job):
-                continue
-            held = holder(self.home.trajectory(job.trajectory).lease(job.kind))
-            if held is not None:
-                self._hold_off(job, held)
-                continue
-            if outputs_there(self.home, job):
-                self.waiting.remove(job)
-                self.outcome.done += 1
-                continue
-            self.waiting.remove(job)
+            self._look(*due, busy)
+
+    def _look(self, place: int, job: Job, busy: set[tuple[str, str]]) -> None:
+        """Give a job to a worker, or find out why not."""
+        key = (job.kind, job.trajectory)
+        if key in busy:
+            self.waiting.sleep(place, key)
+        elif missing := missing_input(self.home, job):
+            self.waiting.sleep(place, missing)
+            self.waiting.wake_first(key)
+        elif held := holder(self.home.trajectory(job.trajectory).lease(job.kind)):
+            self._tell(job, held)
+            self.waiting.delay(place, self.clock() + HOLD_OFF_S)
+        elif outputs_there(self.home, job, self.recorded):
+            self.waiting.remove(place)
+            self.outcome.done += 1
+            self._ended(job)
+        else:
+            self.waiting.remove(place)
             busy.add(key)
             self.pool.submit(job)
 
-    def _hold_off(self, job: Job, held: str) -> None:
-        if job.name not in self.not_before:
+    def _tell(self, job: Job, held: str) -> None:
+        if job.name not in self._told:
+            self._told.add(job.name)
             self.watcher.waiting(job, held)
-        self.not_before[job.name] = time.monotonic() + 1.0
+
+    def _ended(self, job: Job) -> None:
+        """Wake the next job on its trajectory, and those that wait for what it makes."""
+        self.waiting.wake_first((job.kind, job.trajectory))
+        for made in makes(job):
+            self.waiting.wake(made)
 
     def _take(self, event: Event) -> None:
         job = event.job
         self.watcher.event(event)
+        if event.kind in {"started", "progress"}:
+            return
         if event.kind == "done":
             self.outcome.done += 1
         elif event.kind == "busy":
-            self.waiting.insert(0, job)
-            self._hold_off(job, "another command")
+            self._tell(job, "another command")
+            self.waiting.put_first(job, self.clock() + HOLD_OFF_S)
         elif event.kind == "failed":
             self.outcome.failures.append(Failure(job, event.reason or "failed", event.log))
         elif event.kind == "lost":
-            self.lost[job.name] = self.lost.get(job.name, 0) + 1
-            if self.lost[job.name] < MAX_LOST:
-                self.waiting.insert(0, job)
+            if self._losses(job) < MAX_LOST:
+                self.waiting.put_first(job)
             else:
                 reason = f"{event.reason}, {MAX_LOST} times"
                 self.outcome.failures.append(Failure(job, reason, event.log))
         elif event.kind == "preempted" and not self.outcome.interrupted:
-            self.waiting.insert(0, job)
+            self.waiting.put_first(job)
+        self._ended(job)
+
+    def _losses(self, job: Job) -> int:
+        """How often a job has been lost since it last got further: a long one may meet any number of failing nodes."""
+        losses, before = self.lost.get(job.name, (0, None))
+        reached = progress(self.home, job, self.recorded)
+        self.lost[job.name] = (1 if before is None or reached > before else losses + 1, reached)
+        return self.lost[job.name][0]
 
     def _stuck(self) -> bool:
         """Nothing runs and nothing can start: what is left waits for inputs that nobody is making."""
         return bool(self.waiting) and not any(
-            inputs_ready(self.home, job) or self._made_elsewhere(job) for job in self.waiting
+            inputs_ready(self.home, job) or self._made_elsewhere(job) for job in self.waiting.jobs()
         )
 
     def _made_elsewhere(self, job: Job) -> bool:

@@ -121,3 +121,10 @@ def test_what_is_trained_with_guidance_is_measured_against_the_guided_field() ->
             assert protocol.metric.params.guidance.effective_omega == 2.0
         expected = plain if stage == "u_finetune" else all_guided
         assert u_plain[stage, label].key == expected[stage, label].key
+
+
+@pytest.mark.parametrize("name", ["obs_v_then_u", "obs_task_affinity", "k_schedule", "cfg_configs"])
+def test_other_seeds_are_expanded_as_the_first_is(name: str) -> None:
+    """They are made from the arms of the first; each is what it would be alone, horizons and parents included."""
+    resolved = resolve(load_source(name), "smoke", (), [3, 0, 7])
+    assert expand(resolved, "v") == [arm for seed in (3, 0, 7) for arm in expand_seed(resolved, seed, "v")]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from results.layout import Home
 from studies.loader import load_source, resolve
@@ -15,7 +21,7 @@ from sweeps import scheduler as module
 from sweeps.backend import Event
 from sweeps.jobs import Job
 from sweeps.lease import acquire
-from sweeps.needs import inputs_ready, outputs_there
+from sweeps.needs import inputs_ready, makes, missing_input, outputs_there
 from sweeps.plan import Inventory
 from sweeps.scheduler import MAX_LOST, Scheduler
 from sweeps.session import open_session
@@ -96,9 +102,9 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def schedule(home: Home, jobs: list[Job], fate: Fate, size: int = 3) -> tuple[Scheduler, PretendPool]:
+def schedule(home: Home, jobs: list[Job], fate: Fate, size: int = 3, **options: Any) -> tuple[Scheduler, PretendPool]:
     pool = PretendPool(home, size, fate)
-    return Scheduler(home, pool, jobs, Quiet()), pool  # type: ignore[arg-type]
+    return Scheduler(home, pool, jobs, Quiet(), **options), pool  # type: ignore[arg-type]
 
 
 def test_everything_is_done_once_and_after_its_inputs(home: Home, jobs: list[Job]) -> None:
@@ -107,6 +113,91 @@ def test_everything_is_done_once_and_after_its_inputs(home: Home, jobs: list[Job
     assert outcome.complete
     assert (outcome.done, len(pool.given)) == (len(jobs), len(jobs))
     assert all(outputs_there(home, job) for job in jobs)
+
+
+class Rescanning(Scheduler):
+    """Oracle: looks at all jobs, in order, each time that anything may have changed."""
+
+    def _give(self) -> None:
+        self.waiting.wake_some()
+        super()._give()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.floats(0.0, 0.5))
+def test_jobs_are_given_as_if_all_were_looked_at_all_the_time(seed: int, size: int, trouble: float) -> None:
+    study = resolve(load_source(str(TINY)), "cpu", seeds=[0, 1])
+    jobs = open_session([study]).jobs(Inventory())
+    given = []
+    for kind in (Scheduler, Rescanning):
+        rng = random.Random(seed)
+
+        def fate(job: Job, n: int, rng: random.Random = rng) -> str:
+            return rng.choice(["failed", "lost", "preempted"]) if rng.random() < trouble else "done"
+
+        with tempfile.TemporaryDirectory() as folder:
+            pool = PretendPool(Home(Path(folder)), size, fate)
+            outcome = kind(pool.home, pool, jobs, Quiet()).run()  # type: ignore[arg-type]
+            given.append((pool.given, outcome.done, [f.job for f in outcome.failures], outcome.blocked))
+    assert given[0] == given[1]
+
+
+def test_looks_are_proportional_to_jobs(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many branch on one trajectory, and although workers are idle at times."""
+    looks: Counter[int] = Counter()
+
+    def counted(*args: Any) -> Any:
+        looks[n] += 1
+        return missing_input(*args)
+
+    monkeypatch.setattr(module, "missing_input", counted)
+    for n in (20, 40):
+        arms = f"panels={{left: {{title: x, arms: {{v_epochs: {list(range(1, n + 1))}, u_epochs: 2}}}}}}"
+        study = resolve(load_source(str(TINY)), "cpu", [arms, "controls={}", "claims=[]"])
+        jobs = open_session([study]).jobs(Inventory())
+        scheduler, _ = schedule(Home(home.root / str(n)), jobs, lambda job, n: "done", size=1)
+        assert scheduler.run().complete
+        assert looks[n] <= 3 * len(jobs)
+
+
+def test_what_another_command_publishes_is_noticed_while_a_worker_is_idle(home: Home, jobs: list[Job]) -> None:
+    """Its maker failed here, and another job runs on."""
+    root = next(
+        job
+        for job in jobs
+        if job.kind == "train" and any(j.parent and j.parent.trajectory == job.trajectory for j in jobs)
+    )
+    child = next(job for job in jobs if job.parent and missing_input(home, job) in set(makes(root)))
+    other = next(job for job in jobs if job.seed != root.seed)
+    scheduler, pool = schedule(
+        home,
+        [root, other, child],
+        lambda job, n: "failed" if job == root else "preempted" if child not in pool.given else "done",
+    )
+    ticks = count()
+
+    def tick(running: Sequence[Job]) -> None:
+        if next(ticks) == 3:
+            make(home, root)
+
+    scheduler.watcher.tick = tick  # type: ignore[method-assign]
+    outcome = scheduler.run()
+    assert [failure.job for failure in outcome.failures] == [root]
+    assert child in pool.given and not outcome.blocked
+
+
+def test_losses_count_only_without_progress(home: Home, jobs: list[Job]) -> None:
+    long = next(job for job in jobs if job.kind == "train" and job.steps >= 40)
+
+    def fate(job: Job, n: int) -> str:
+        if job != long or n > 3 * MAX_LOST:
+            return "done"
+        home.trajectory(job.trajectory).checkpoint(job.start_step + n).mkdir(parents=True)
+        return "lost"
+
+    scheduler, pool = schedule(home, jobs, fate)
+    assert scheduler.run().complete
+    assert pool.given.count(long) == 3 * MAX_LOST + 1
 
 
 def test_a_failure_blocks_only_what_needs_it(home: Home, jobs: list[Job]) -> None:
@@ -138,9 +229,9 @@ def test_a_job_that_is_lost_is_given_a_bounded_number_of_times(home: Home, jobs:
     assert f"{MAX_LOST} times" in failure.reason
 
 
-def test_preempted_and_busy_jobs_are_given_again(home: Home, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "monotonic", iter(range(1_000_000)).__next__)
-    scheduler, pool = schedule(home, jobs, lambda job, n: {1: "preempted", 2: "busy"}.get(n, "done"))
+def test_preempted_and_busy_jobs_are_given_again(home: Home, jobs: list[Job]) -> None:
+    fate: Fate = lambda job, n: {1: "preempted", 2: "busy"}.get(n, "done")  # noqa: E731
+    scheduler, pool = schedule(home, jobs, fate, clock=count().__next__)
     assert scheduler.run().complete
     assert all(pool.given.count(job) == 3 for job in jobs)
 
