@@ -6,19 +6,23 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from sweeps.jobs import Job
+from sweeps.slurm.profile import Cluster
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The resources of a job."""
+    """The resources of a job: on each of ``nodes``, ``ranks`` processes of ``threads`` threads, on GPUs or not."""
 
     gpu: bool
     threads: int
-    trains: bool = True
+    nodes: int = 1
+    ranks: int = 1
 
 
-def shape_of(job: Job) -> Shape:
-    return Shape(job.device != "cpu", job.threads, job.kind == "train")
+def shape_of(job: Job, cluster: Cluster) -> Shape:
+    """Only training is shared by several processes."""
+    nodes, ranks = (cluster.nodes, cluster.ranks_per_node) if job.kind == "train" else (1, 1)
+    return Shape(job.device != "cpu", job.threads, nodes, ranks)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def arrays(
     after: Sequence[Collection[int]],
     chosen: Collection[int],
     largest: int,
-    shape: Callable[[Job], Shape] = shape_of,
+    shape: Callable[[Job], Shape],
 ) -> Iterator[Array]:
     """Group the chosen jobs: one array for each set of jobs waited for and each shape, in pieces of ``largest``.
 

@@ -19,9 +19,8 @@ def parameters(cluster: Cluster, shape: Shape, minutes: int, name: str, after: C
         after: SLURM's ids of the jobs that must have ended well.
     """
     cpus = cluster.cpus or shape.threads
-    nodes, ranks = (cluster.nodes, cluster.ranks_per_node) if shape.trains else (1, 1)
-    gpus = cluster.gpus * ranks if shape.gpu else 0
-    together = ["--kill-on-bad-exit=1"] if nodes * ranks > 1 else []  # the others would wait for one that is gone
+    gpus, ranks = cluster.gpus * shape.ranks if shape.gpu else 0, shape.nodes * shape.ranks
+    together = ["--kill-on-bad-exit=1"] if ranks > 1 else []  # the others would wait for one that is gone
     wanted = {
         "job_name": name,
         "partition": cluster.partition,
@@ -31,8 +30,8 @@ def parameters(cluster: Cluster, shape: Shape, minutes: int, name: str, after: C
         "time": minutes,
         "cpus_per_task": cpus,
         "gpus_per_node": gpus or None,
-        "nodes": nodes,
-        "ntasks_per_node": ranks if nodes * ranks > 1 else None,
+        "nodes": shape.nodes,
+        "ntasks_per_node": shape.ranks if ranks > 1 else None,
         "mem": f"{round(cluster.memory_gib * 1024)}M" if cluster.memory_gib else None,
         "dependency": "afterok:" + ":".join(sorted(after, key=_numbers)) if after else None,
         "signal_delay_s": cluster.signal_before_s,

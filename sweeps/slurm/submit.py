@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from results.layout import Home
 from studies.errors import StudyError
@@ -16,7 +17,7 @@ from sweeps.jobs import Job
 from sweeps.lease import Lease, acquire, holder
 from sweeps.needs import covers, inputs_ready, producers
 from sweeps.slurm import queue as slurm
-from sweeps.slurm.arrays import Array, arrays
+from sweeps.slurm.arrays import Array, arrays, shape_of
 from sweeps.slurm.ledger import Submission, create, submissions, task_id
 from sweeps.slurm.profile import Cluster
 from sweeps.slurm.queue import Queued, SlurmError
@@ -59,7 +60,7 @@ def submit_missing(home: Home, jobs: Sequence[Job], cluster: Cluster, seconds: S
         after = producers(jobs)
         largest = min(cluster.max_array_size or 10**9, slurm.max_array_size())
         missing = set(range(len(jobs))) - placed.keys()
-        for array in arrays(jobs, _waited_for(home, jobs, after), missing, largest):
+        for array in arrays(jobs, _waited_for(home, jobs, after), missing, largest, partial(shape_of, cluster=cluster)):
             ids = [placed[place].slurm_id for place in array.after]
             members = [jobs[place] for place in array.members]
             submission = _submit(home, members, cluster, array, _minutes(cluster, members, seconds), ids)

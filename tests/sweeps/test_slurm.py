@@ -232,7 +232,7 @@ def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: S
     script = submission.private / "script.sh"
     from sweeps.slurm.script import render
 
-    wanted = parameters(PROFILE, shape_of(job), 5, submission.name, ())
+    wanted = parameters(PROFILE, shape_of(job, PROFILE), 5, submission.name, ())
     script.write_text(render(wanted, submission.private, 1, str(STUDY.with_name("python"))))
     assert "Submitted" in slurm.call("sbatch", str(script))
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)

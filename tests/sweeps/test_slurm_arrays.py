@@ -161,11 +161,18 @@ def test_the_script_says_what_the_profile_says(tmp_path: Path) -> None:
     }
 
 
-def test_a_gpu_is_asked_for_by_jobs_that_use_one(jobs: list[Job]) -> None:
-    assert shape_of(jobs[0]) == Shape(gpu=False, threads=1)
-    assert shape_of(jobs[0].model_copy(update={"device": "cuda", "threads": 8})) == Shape(gpu=True, threads=8)
-    on_cpu = parameters(load_cluster("gpu_example"), Shape(gpu=False, threads=1), 10, "study-x", [])
-    assert "gpus_per_node" not in on_cpu
+def test_a_job_asks_for_what_it_uses(jobs: list[Job]) -> None:
+    train, evaluate = (next(job for job in jobs if job.kind == kind) for kind in ("train", "evaluate"))
+    large = Cluster(nodes=2, ranks_per_node=4, gpus=1)
+    on_gpu = {"device": "cuda", "threads": 8}
+    assert shape_of(train, Cluster()) == shape_of(evaluate, large) == Shape(gpu=False, threads=1)
+    assert shape_of(train.model_copy(update=on_gpu), large) == Shape(gpu=True, threads=8, nodes=2, ranks=4)
+    wanted = parameters(large, shape_of(train.model_copy(update=on_gpu), large), 10, "study-x", [])
+    assert (wanted["nodes"], wanted["ntasks_per_node"], wanted["gpus_per_node"]) == (2, 4, 4)
+    assert "--kill-on-bad-exit=1" in wanted["srun_args"]
+    wanted = parameters(large, shape_of(evaluate.model_copy(update=on_gpu), large), 10, "study-x", [])
+    assert (wanted["nodes"], wanted["gpus_per_node"], "ntasks_per_node" in wanted) == (1, 1, False)
+    assert "gpus_per_node" not in parameters(large, shape_of(train, large), 10, "study-x", [])
 
 
 def test_a_dry_run_needs_no_cluster_and_leaves_nothing(tmp_path: Path) -> None:
