@@ -73,9 +73,8 @@ def planned_arrays(
 ) -> Iterator[Planned]:
     """What `submit_missing` would submit to an empty queue, with made-up ids: a dry run."""
     ids: dict[int, str] = {}
-    for number, array in enumerate(
-        arrays(jobs, _waited_for(home, jobs, producers(jobs)), range(len(jobs)), largest), 1
-    ):
+    after, shape = _waited_for(home, jobs, producers(jobs)), partial(shape_of, cluster=cluster)
+    for number, array in enumerate(arrays(jobs, after, range(len(jobs)), largest, shape), 1):
         members = tuple(jobs[place] for place in array.members)
         yield Planned(array, members, _minutes(cluster, members, seconds), tuple(ids[place] for place in array.after))
         for index, place in enumerate(array.members):
