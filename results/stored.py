@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, func, select
 
-from results.models import Attempt, Evaluation, Metric, Run
+from results.models import Attempt, Evaluation, Run
 from results.store import reading
 
 AT_ONCE = 500  # keys in one statement; databases bound the number of parameters
@@ -91,15 +91,10 @@ def evaluated_keys_of(engine: Engine, trajectories: Collection[str] | None = Non
         }
 
 
-def steps_reached(engine: Engine, trajectories: Collection[str]) -> dict[str, int]:
-    """The last step of some trajectories that is logged, of those that have any."""
-    statement = select(Metric.trajectory, func.max(Metric.step)).group_by(Metric.trajectory)
+def newest_run(engine: Engine) -> str | None:
+    """The name of the run that was declared last."""
     with reading(engine) as connection:
-        return {
-            row[0]: int(row[1])
-            for condition in _of(Metric.trajectory, trajectories)
-            for row in connection.execute(statement.where(condition))
-        }
+        return connection.scalar(select(func.max(Run.run)))
 
 
 def _portions(keys: Collection[str]) -> Iterator[list[str]]:
