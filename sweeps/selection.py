@@ -131,7 +131,10 @@ def _hits(pattern: str, stored: Sequence[StoredStudy], unreadable: list[str] | N
     study, *rest = (part or "*" for part in pattern.split("/", 2))
     named = [one for one in stored if _like(one.run.study, study)]
     if rest and not named:
-        raise StudyError(f"no study that was run is called '{study}'; there is: {_studies(stored)}")
+        raise StudyError(
+            f"'{pattern}': no study that was run is called '{study}' (a pattern is study/panel/arm, and * is any); "
+            f"there is: {_studies(stored)}"
+        )
     panel, name = [*rest, "*", "*"][:2] if named else ("*", study)
     readable = [one for one in named or stored if _readable(one, unreadable)]
     hits = [
