@@ -6,7 +6,7 @@ among their arms. Nothing here reads YAML: a study file may have changed since, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -137,16 +137,11 @@ def _hits(pattern: str, stored: Sequence[StoredStudy], unreadable: list[str] | N
         )
     panel, name = [*rest, "*", "*"][:2] if named else ("*", study)
     readable = [one for one in named or stored if _readable(one, unreadable)]
-    hits = [
-        {i: arm for i, arm in enumerate(one.arms) if _like(arm.panel, panel) and _like(arm.name, name)}
-        if one in readable
-        else {}
-        for one in stored
-    ]
+    hits = [arms_like(one.arms, panel, name) if one in readable else {} for one in stored]
     if readable and not any(hits):
         said = f"no arm is called '{pattern}'" if named else f"neither a study nor an arm is called '{pattern}'"
         studies = "" if named else f"the studies {_studies(stored)}, and the arms "
-        raise StudyError(f"{said}; there is: {studies}{_arm_names(readable)}")
+        raise StudyError(f"{said}; there is: {studies}{arm_names(a for one in readable for a in one.arms)}")
     return hits
 
 
@@ -183,7 +178,13 @@ def _studies(stored: Sequence[StoredStudy]) -> str:
     return "; ".join(one.name for one in stored) or "nothing"
 
 
-def _arm_names(stored: Sequence[StoredStudy]) -> str:
-    names = list(dict.fromkeys(f"{arm.study}/{arm.panel}/{arm.name}" for one in stored for arm in one.arms))
+def arms_like(arms: Sequence[Arm], panel: str, name: str) -> dict[int, Arm]:
+    """The arms, by their place, that patterns of panel and name mean."""
+    return {i: arm for i, arm in enumerate(arms) if _like(arm.panel, panel) and _like(arm.name, name)}
+
+
+def arm_names(arms: Iterable[Arm]) -> str:
+    """What arms there are, for a message."""
+    names = list(dict.fromkeys(f"{arm.study}/{arm.panel}/{arm.name}" for arm in arms))
     more = len(names) - SHOWN_ARMS
     return ", ".join(names[:SHOWN_ARMS]) + (f" and {more} more" if more > 0 else "")

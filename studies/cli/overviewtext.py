@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sweeps.summary import Summary
 
 SHOWN_LINES = 8
+SHOWN_ARMS = 3
 
 
 def table(parts: Sequence[Part], head: str) -> Table:
@@ -87,7 +88,8 @@ def _in_words(line: dict[str, Any]) -> str:
         what += f", {line['reached']} {unit}"
     if line["holder"]:
         what += f", held by {line['holder']}"
-    return f"{what}  [{', '.join(line['arms'])}; seed {line['seed']}]"
+    names, more = line["arms"][:SHOWN_ARMS], len(line["arms"]) - SHOWN_ARMS
+    return f"{what}  [{', '.join(names)}{f' and {more} more' if more > 0 else ''}; seed {line['seed']}]"
 
 
 def bases(found: Overview) -> Iterator[str]:

@@ -14,7 +14,7 @@ from studies.cli.filters import KindOpt, OneScaleOpt, OneSeedsOpt, OneVariantOpt
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.table import Table
     from sqlalchemy import Engine
 
     from results.layout import Home
@@ -52,7 +52,9 @@ def status(
     if json:
         print_json({**to_json(found), "unreadable": unreadable})
     else:
-        console().print(_rendered(found, unreadable))
+        out = console()
+        for one in _shown_as(found, unreadable):
+            out.print(one, markup=False, soft_wrap=isinstance(one, str))
 
 
 def _view(engine: Engine, home: Home, asked: Filter) -> tuple[View, list[str]]:
@@ -64,18 +66,17 @@ def _view(engine: Engine, home: Home, asked: Filter) -> tuple[View, list[str]]:
     return View(engine, home, select(stored_studies(engine), asked, unreadable)), unreadable
 
 
-def _rendered(found: Overview, unreadable: list[str]) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
+def _shown_as(found: Overview, unreadable: list[str]) -> Iterator[Table | str]:
     from studies.cli.overviewtext import bases, table, words
 
-    tables = [table(found.parts, "study")] if found.parts or not found.asked.standings else []
-    tables += [table(found.arms, "arm")] if found.arms else []
-    lines = [*words(found), *bases(found), *(f"unreadable: {message}" for message in unreadable)]
-    if not found.parts and found.asked.standings:
-        lines.insert(0, f"nothing is {' or '.join(sorted(found.asked.standings))}")
-    return Group(*tables, *(Text(line) for line in lines))
+    nothing = not found.parts and found.asked.standings
+    if nothing:
+        yield f"nothing is {' or '.join(sorted(found.asked.standings))}"
+    else:
+        yield table(found.parts, "study")
+    if found.arms:
+        yield table(found.arms, "arm")
+    yield from (*words(found), *bases(found), *(f"unreadable: {message}" for message in unreadable))
 
 
 def watch(
@@ -134,10 +135,16 @@ def _shown() -> Iterator[Callable[[Overview, list[str]], None]]:
     from studies.cli.overviewtext import in_one_line
 
     if sys.stdout.isatty():
+        from rich.console import Group
         from rich.live import Live
+        from rich.text import Text
+
+        def drawn(found: Overview, unreadable: list[str]) -> Group:
+            parts = _shown_as(found, unreadable)
+            return Group(*(Text(one) if isinstance(one, str) else one for one in parts))
 
         with Live(console=console(), auto_refresh=False) as live:
-            yield lambda found, unreadable: live.update(_rendered(found, unreadable), refresh=True)
+            yield lambda found, unreadable: live.update(drawn(found, unreadable), refresh=True)
         return
     said: dict[str, str] = {}
 
