@@ -15,7 +15,6 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from meanflow_core.registry import ComponentError
 from results.stored import StoredRun, stored_runs
 from studies.arms import Arm
 from studies.errors import StudyError
@@ -62,21 +61,21 @@ class StoredStudy:
         return f"{self.run.study} at {self.run.scale}" + (f" as {self.run.variant}" if self.run.variant else "")
 
     @cached_property
-    def study(self) -> ResolvedStudy:
-        """Raises: StudyError where this program cannot read what an older one stored."""
+    def session(self) -> Session:
+        """All its arms, merged into one tree. Raises: StudyError where this program cannot read what an older one
+        stored."""
         try:
-            study = ResolvedStudy.model_validate(self.run.config)
-        except (ValidationError, ComponentError) as error:
+            study = ResolvedStudy.model_validate(self.run.config).model_copy(update={"seeds": self.run.seeds})
+            return open_session([study], self.run.variant)
+        except (ValueError, StudyError) as error:  # pydantic's ValidationError and a ComponentError are ValueErrors
             raise StudyError(
                 f"the configuration of run {self.run.run} ({self.name}) cannot be read by this program: "
-                f"{str(error).splitlines()[0]}; run the study again, or leave it out"
+                f"{_first(error)}; run the study again, or leave it out"
             ) from None
-        return study.model_copy(update={"seeds": self.run.seeds})
 
-    @cached_property
-    def session(self) -> Session:
-        """All its arms, merged into one tree. Raises: StudyError."""
-        return open_session([self.study], self.run.variant)
+    @property
+    def study(self) -> ResolvedStudy:
+        return self.session.studies[0]
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -93,6 +92,13 @@ class Selected:
     @property
     def whole(self) -> bool:
         return len(self.arms) == len(self.stored.arms)
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def stored_studies(engine: Engine) -> list[StoredStudy]:

@@ -153,7 +153,8 @@ def place_of(ends: Ends, attempt: AttemptRecord) -> Place:
 
 def _of_these(job: Job, unmeasured: frozenset[str]) -> Job:
     """A job with only those of its evaluations."""
-    return job.model_copy(update={"evaluations": tuple(w for w in job.evaluations if w.evaluation in unmeasured)})
+    kept = tuple(wanted for wanted in job.evaluations if wanted.evaluation in unmeasured)
+    return job if len(kept) == len(job.evaluations) else job.model_copy(update={"evaluations": kept})
 
 
 def _stands(attempt: AttemptRecord | None, held: Held, queued: str | None) -> tuple[Standing, str | None]:
