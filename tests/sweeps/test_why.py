@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from meanflow_core import registry
 from meanflow_core.config import Dynamics, Protocol, key_of, trajectory_key
 from results.stored import AttemptRecord, StoredTrajectory
 from studies.arms import Trajectory
