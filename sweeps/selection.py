@@ -70,7 +70,7 @@ class StoredStudy:
         except (ValueError, StudyError) as error:  # pydantic's ValidationError and a ComponentError are ValueErrors
             raise StudyError(
                 f"the configuration of run {self.run.run} ({self.name}) cannot be read by this program: "
-                f"{_first(error)}; run the study again, or leave it out"
+                f"{_first(error)}; run the study again, or name others"
             ) from None
 
     @property
@@ -84,14 +84,10 @@ class StoredStudy:
 
 @dataclass(frozen=True)
 class Selected:
-    """The arms of one stored study that are meant; ``whole`` if that is all of them."""
+    """The arms of one stored study that are meant."""
 
     stored: StoredStudy
     arms: tuple[Arm, ...]
-
-    @property
-    def whole(self) -> bool:
-        return len(self.arms) == len(self.stored.arms)
 
 
 def _first(error: Exception) -> str:

@@ -129,7 +129,7 @@ def _line(home: Home, work: Work) -> dict[str, Any]:
 def to_json(found: Overview) -> dict[str, Any]:
     """What ``study status --json`` prints."""
     record: dict[str, Any] = {"studies": [_study_record(part) for part in found.parts]}
-    for standing in SHOWN:
+    for standing in (one for one in STANDINGS if one in SHOWN or one in found.asked.standings):
         record[standing] = found.lines(standing)
     if found.arms:
         record["arms"] = [{**_of(part), "arm": part.name, **_numbers(part)} for part in found.arms]

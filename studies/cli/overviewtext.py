@@ -70,12 +70,12 @@ def words(found: Overview) -> Iterator[str]:
     for standing in STANDINGS if asked else SHOWN:
         lines = found.lines(standing) if not asked or standing in asked else []
         shown = lines if asked else lines[:SHOWN_LINES]
-        yield from (f"{standing}: {_in_words(line)}" for line in shown)
+        yield from (f"{standing}: {_in_words(line, standing)}" for line in shown)
         if len(lines) > len(shown):
             yield f"{standing}: ... and {len(lines) - len(shown)} more (study status --status {standing})"
 
 
-def _in_words(line: dict[str, Any]) -> str:
+def _in_words(line: dict[str, Any], standing: Standing) -> str:
     what = f"{line['kind']} {line['trajectory'][:8]}"
     if line["attempt"] is not None:
         what += f", attempt {line['attempt']}" + (f" ({line['cause']})" if line["cause"] else "")
@@ -87,7 +87,7 @@ def _in_words(line: dict[str, Any]) -> str:
         )
         what += f", {line['reached']} {unit}"
     if line["holder"]:
-        what += f", held by {line['holder']}"
+        what += f", {'held by' if standing == 'running' else 'as'} {line['holder']}"
     names, more = line["arms"][:SHOWN_ARMS], len(line["arms"]) - SHOWN_ARMS
     return f"{what}  [{', '.join(names)}{f' and {more} more' if more > 0 else ''}; seed {line['seed']}]"
 

@@ -152,12 +152,14 @@ def _record(one: ArmWhy, session: Session) -> dict[str, Any]:
 
 def _in_words(seeds: Sequence[ArmWhy], session: Session) -> Iterator[str]:
     """One arm. Seeds whose explanations differ in keys alone are told once."""
+    from studies.cli.choose import in_ranges
+
     alike: dict[str, list[ArmWhy]] = {}
     for one in seeds:
         alike.setdefault(KEY.sub("", "\n".join(_of_seed(one, session))), []).append(one)
     for group in alike.values():
         arm = group[0].arm
-        listed = ", ".join(str(one.arm.seed) for one in group)
+        listed = in_ranges([one.arm.seed for one in group])
         many = "seeds" if len(group) > 1 else "seed"
         shown = f" (shown: {arm.seed})" if len(group) > 1 and not group[0].complete else ""
         yield ""

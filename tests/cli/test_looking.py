@@ -266,7 +266,7 @@ def test_why_another_dynamics_protocol_or_seed_would_be_run(tiny: Path) -> None:
     (missing,) = arm["evaluations"]
     assert missing["nearest"]["differences"] == [{"part": "samples", "there": 100, "wanted": 50}]
     text = succeeds("why", f"{TINY}/left/v2", "--seeds", "0-3", home=tiny)
-    assert "tiny/left/v2, seeds 1, 2, 3 (shown: 1)" in text and "seed 0 → 1" in text
+    assert "tiny/left/v2, seeds 1-3 (shown: 1)" in text and "seed 0 → 1" in text
     assert text.count("would not be run again") == 1
 
 
