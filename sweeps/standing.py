@@ -51,6 +51,11 @@ class Work:
         return f"{self.kind} {self.trajectory[:8]} {self.start_step}→{self.stop_step} (seed {self.seed})"
 
     @property
+    def place(self) -> Place:
+        """What tells it from all other work, whatever study wants it."""
+        return self.kind, self.trajectory, self.stop_step
+
+    @property
     def cause(self) -> Cause | None:
         """Why the newest attempt did not do it; None where it is done, runs or was never tried."""
         ended = self.standing in {"failed", "preempted", "lost"}
@@ -83,13 +88,12 @@ def works(
     waiting = {_place(ends, q.kind, q.trajectory, q.stop_step): q.where for q in queued if q.trajectory in reach}
 
     def look(work: Work) -> Work:
-        at = (work.kind, work.trajectory, work.stop_step)
-        attempt, unmeasured = tried.get(at), work.evaluations - have.evaluated
-        jobs = tuple(_of_these(job, unmeasured) for job in left.get(at, ()) if work.kind == "train" or unmeasured)
+        attempt, unmeasured = tried.get(work.place), work.evaluations - have.evaluated
+        jobs = tuple(filter(_makes_something, (_of_these(job, unmeasured) for job in left.get(work.place, ()))))
         if not jobs:
             return replace(work, standing="done", attempt=attempt)
         last = attempt is not None and newest[attempt.kind, attempt.trajectory] == attempt.attempt
-        standing, where = _stands(attempt, held if last else _nobody, waiting.get(at))
+        standing, where = _stands(attempt, held if last else _nobody, waiting.get(work.place))
         return replace(work, unmeasured=unmeasured, jobs=jobs, standing=standing, attempt=attempt, where=where)
 
     wanted = frozenset(point.evaluation for arm in arms for point in arm.points)
@@ -119,7 +123,7 @@ def by_arm(arms: Sequence[Arm], found: Sequence[Work]) -> list[list[Work]]:
         reach = reaches([arm])
         train = [work for key, stop in reach.items() for work in segments.get(key, ()) if work.stop_step <= stop]
         evaluate = [measuring[point.evaluation] for point in arm.points if point.evaluation in measuring]
-        needed.append([*train, *{work.name: work for work in evaluate}.values()])
+        needed.append([*train, *{work.place: work for work in evaluate}.values()])
     return needed
 
 
@@ -155,6 +159,10 @@ def _of_these(job: Job, unmeasured: frozenset[str]) -> Job:
     """A job with only those of its evaluations."""
     kept = tuple(wanted for wanted in job.evaluations if wanted.evaluation in unmeasured)
     return job if len(kept) == len(job.evaluations) else job.model_copy(update={"evaluations": kept})
+
+
+def _makes_something(job: Job) -> bool:
+    return bool(job.evaluations or job.full_steps or job.snapshot_steps or (job.kind == "train" and job.steps))
 
 
 def _stands(attempt: AttemptRecord | None, held: Held, queued: str | None) -> tuple[Standing, str | None]:

@@ -51,7 +51,7 @@ def summarise(
     Args:
         needed: the work of each arm (`by_arm`); what several need counts once.
     """
-    mine = list({work.name: work for some in needed for work in some}.values())
+    mine = list({work.place: work for some in needed for work in some}.values())
     wanted = {point.evaluation for arm in arms for point in arm.points}
     evaluations: Counter[Standing] = Counter()
     for work in mine:
@@ -83,7 +83,7 @@ def _left(work: Work, reached: Reached, wanted: set[str]) -> Iterable[Job]:
 def _basis(left: Cost, running: int) -> str:
     if left.gpu_hours is None or (left.evaluation_hours is None and not left.epochs):
         return "time unknown: run `study doctor --calibrate`"
-    said = [f"time from {left.hours_basis or 'evaluations in the store'}"]
+    said = [f"time from {left.hours_basis or 'times of evaluations'}"]
     if left.evaluation_hours is None:
         said.append("without measuring, whose time is unknown")
     said.append(f"ETA with {running} job{'s' if running > 1 else ''} at a time as now" if running else "nothing runs")

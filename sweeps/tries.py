@@ -49,7 +49,7 @@ def tries(
     newest = {(one.kind, one.trajectory): one.attempt for one in attempts}
     made: dict[tuple[str, int], Try] = {}
     for one, works in zip(selected, found, strict=True):
-        needed: dict[Place, Work] = {(work.kind, work.trajectory, work.stop_step): work for work in works}
+        needed: dict[Place, Work] = {work.place: work for work in works}
         ends = {key: node.boundaries() for key, node in one.stored.session.tree.nodes.items()}
         for attempt in attempts:
             work = needed.get(place_of(ends, attempt)) if attempt.trajectory in ends else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeps.selection import STANDINGS, Filter, Selected, Standing
-from sweeps.standing import Work, by_arm
+from sweeps.standing import Place, Work, by_arm
 from sweeps.summary import Summary, summarise
 from sweeps.view import View, reached
 
@@ -46,12 +46,12 @@ class Overview:
     def lines(self, standing: Standing) -> list[dict[str, Any]]:
         """One record for each piece of work that stands like this and was asked for; the arms of all studies that need
         it stand with it."""
-        found: dict[tuple[str, int | None], dict[str, Any]] = {}
+        found: dict[tuple[Place, int | None], dict[str, Any]] = {}
         for part in self.parts:
             for work in part.work:
                 if work.standing == standing and self.asked.wants(standing, work.kind):
                     number = work.attempt.attempt if work.attempt else None
-                    line = found.setdefault((work.name, number), _line(self.home, work))
+                    line = found.setdefault((work.place, number), _line(self.home, work))
                     line["arms"] += [name for name in _names(part.arms, work) if name not in line["arms"]]
         return list(found.values())
 
@@ -83,7 +83,7 @@ def _part(
     needed: Sequence[Sequence[Work]],
     rates: Rates,
 ) -> Part:
-    work = list({one.name: one for some in needed for one in some}.values())
+    work = list({one.place: one for some in needed for one in some}.values())
     summary = summarise(selected.stored.session, arms, needed, rates, lambda one: reached(home, one))
     return Part(selected, name, arms, work, summary)
 
