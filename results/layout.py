@@ -52,6 +52,10 @@ class TrajectoryDir:
     def lease(self, kind: str) -> Path:
         return self.root / f"{kind}.lease"
 
+    def cancelled(self, kind: str) -> Path:
+        """The request to end work of a kind."""
+        return self.root / f"{kind}.cancelled"
+
 
 @dataclass(frozen=True)
 class Home:

@@ -6,8 +6,9 @@ import re
 from typing import Literal, get_args
 
 from results.stored import AttemptRecord
+from sweeps.cancelling import CANCELLED
 
-Cause = Literal["preempted", "timeout", "out of memory", "lost", "user error", "failed"]
+Cause = Literal["preempted", "timeout", "out of memory", "lost", "cancelled", "user error", "failed"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 _MEMORY = re.compile(
@@ -25,11 +26,16 @@ def cause_of(attempt: AttemptRecord) -> Cause | None:
         return None
     if attempt.status == "unfinished":
         return "lost"
-    reason = attempt.reason or ""
+    return _of_reason(attempt.reason or "", attempt.status == "preempted")
+
+
+def _of_reason(reason: str, preempted: bool) -> Cause:
+    if reason == CANCELLED:
+        return "cancelled"
     if _MEMORY.search(reason):
         return "out of memory"
-    if attempt.status == "preempted":
-        return "timeout" if _TIME.search(reason) else "preempted"
-    if _USER.match(reason):
+    if not preempted and _USER.match(reason):
         return "user error"
-    return "timeout" if _TIME.search(reason) else "failed"
+    if _TIME.search(reason):
+        return "timeout"
+    return "preempted" if preempted else "failed"

@@ -24,7 +24,7 @@ Queue = Callable[[Home], Iterator[QueuedJob]]
 
 # "module:function" of a `Queue` each. Imported when somebody looks, so a queue imports its cluster's library only where
 # the home holds something that it submitted. The local pool has no queue that outlives its command.
-QUEUES: list[str] = []
+QUEUES: list[str] = ["sweeps.slurm.live:queued_jobs"]
 
 
 def queued_jobs(home: Home) -> list[QueuedJob]:

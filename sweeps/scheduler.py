@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from results.layout import Home
 from sweeps.backend import Event, Failure, Outcome, Watcher, Workers
+from sweeps.cancelling import CANCELLED, requested
 from sweeps.jobs import Job
 from sweeps.lease import holder
 from sweeps.needs import inputs_ready, makes, missing_input, outputs_there, progress
@@ -40,6 +41,7 @@ class Scheduler:
         self.lost: dict[str, tuple[int, int]] = {}  # how often since it last got further, and how far that was
         self.recorded = Records()
         self._told: set[str] = set()
+        self._began = time.time()
 
     def stop(self) -> None:
         """Ask `run` to end early, with the running jobs saved. A signal handler may call this."""
@@ -78,6 +80,9 @@ class Scheduler:
         key = (job.kind, job.trajectory)
         if key in busy:
             self.waiting.sleep(place, key)
+        elif requested(self.home, job, self._began):
+            self.waiting.remove(place)
+            self._take(Event("failed", job, reason=CANCELLED))
         elif missing := missing_input(self.home, job):
             self.waiting.sleep(place, missing)
             self.waiting.wake_first(key)

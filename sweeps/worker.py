@@ -23,6 +23,7 @@ from meanflow_core.ranks import Ranks, RanksDiffer
 from meanflow_core.trainer import ALONE, Diverged
 from results.layout import Home
 from sweeps.attempt import Attempt
+from sweeps.cancelling import CANCELLED, Request
 from sweeps.device import choose_device, device_name
 from sweeps.evaluating import Evaluating
 from sweeps.jobs import Done, Job, Progress, ShouldStop, Status, now
@@ -56,11 +57,15 @@ def run_job(
         torch.set_num_threads(job.threads)
         attempt = Attempt(home, job)
         on_attempt(attempt)
-        started = now()
+        started, cancelled = now(), Request(home, job, attempt.folder)
+
+        def stop() -> bool:
+            return should_stop() or cancelled()
+
         run: Training | Evaluating = (
-            Training(attempt, home, job, progress, should_stop, ranks)
+            Training(attempt, home, job, progress, stop, ranks)
             if job.kind == "train"
-            else Evaluating(attempt, job, progress, should_stop)
+            else Evaluating(attempt, job, progress, stop)
         )
         status: Status
         reason: str | None
@@ -71,6 +76,8 @@ def run_job(
         except Exception as error:  # recorded, reported and raised to the exit status by the scheduler
             status, reason = "failed", in_words(error)
             sys.stderr.write(f"{reason}\n" if isinstance(error, PLAIN) else traceback.format_exc())
+        if status == "preempted" and cancelled.made:
+            status, reason = "failed", CANCELLED  # nobody is to try again by himself
         attempt.close(_done(attempt, run, status, reason, started, ranks.size))
         return status, reason, attempt.log_path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from studies.cli import admin, inspect_, logs, planning, reporting, running, statuses, sweeping, why
+from studies.cli import admin, cancelling, inspect_, logs, planning, reporting, running, statuses, sweeping, why
 
 app = typer.Typer(
     name="study",
@@ -31,6 +31,7 @@ app.command("status")(statuses.status)
 app.command("watch")(statuses.watch)
 app.command("logs")(logs.logs)
 app.command("why")(why.why)
+app.command("cancel")(cancelling.cancel)
 app.command("report")(reporting.report)
 app.command("claims")(reporting.claims)
 app.command("implications")(reporting.implications)

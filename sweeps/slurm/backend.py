@@ -16,9 +16,10 @@ from sweeps.backend import Event, Failure, Outcome, Watcher
 from sweeps.jobs import Job
 from sweeps.needs import inputs_ready, outputs_there, producers
 from sweeps.slurm import queue as slurm
+from sweeps.slurm.live import Placed
 from sweeps.slurm.profile import Cluster
 from sweeps.slurm.queue import Queued, SlurmDown
-from sweeps.slurm.submit import Placed, Seconds, submit_missing
+from sweeps.slurm.submit import Seconds, submit_missing
 
 MAX_LOST = 3
 FILES_PATIENCE_S = 60.0

@@ -19,24 +19,15 @@ from sweeps.needs import covers, inputs_ready, producers
 from sweeps.slurm import queue as slurm
 from sweeps.slurm.arrays import Array, arrays, shape_of
 from sweeps.slurm.ledger import Submission, create, submissions, task_id
+from sweeps.slurm.live import Placed, live
 from sweeps.slurm.profile import Cluster
-from sweeps.slurm.queue import Queued, SlurmError
+from sweeps.slurm.queue import SlurmError
 from sweeps.slurm.script import parameters
 from sweeps.slurm.task import run_task
 
 Seconds = Callable[[Job], float | None]
 LOCK_PATIENCE_S = 60.0
 ADOPTION_PATIENCE_S = 10.0  # an sbatch that its killed parent left behind ends within this
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A job and where it is: task ``index`` of a submission, under SLURM's id."""
-
-    job: Job
-    submission: Submission
-    index: int
-    slurm_id: str
 
 
 @dataclass(frozen=True)
@@ -113,23 +104,6 @@ def found_in_queue(home: Home, jobs: Sequence[Job]) -> dict[int, Placed]:
         at = next((one for one in by_trajectory.get(job.trajectory, ()) if covers(one.job, job)), None)
         if at is not None:
             found[place] = Placed(job, at.submission, at.index, at.slurm_id)
-    return found
-
-
-def live(home: Home, queued: dict[str, Queued]) -> list[Placed]:
-    """Every job of this home that is in the queue and can still run."""
-    names = {one.name for one in queued.values()}
-    found = []
-    for submission in submissions(home):
-        if submission.name not in names:
-            continue
-        answer, record = submission.slurm_file, submission.record
-        if answer is None or answer.slurm_job is None:
-            continue
-        for index in range(record.members):
-            slurm_id = task_id(answer.slurm_job, record.members, index)
-            if slurm_id in queued and queued[slurm_id].reason != slurm.NEVER:
-                found.append(Placed(submission.job(index), submission, index, slurm_id))
     return found
 
 

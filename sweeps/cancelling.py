@@ -1,0 +1,45 @@
+"""Asking for work to end, in files: whoever works on a trajectory, on whatever machine, looks for the request.
+
+A request is an empty file beside the lease. It concerns what was begun or asked for before it was made, by the clock of
+the file system that holds both; so whoever is asked to do the work afterwards does it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from results.layout import Home
+from sweeps.jobs import Job
+
+CANCELLED = "cancelled on request"
+LOOK_S = 1.0
+
+
+def request(home: Home, trajectory: str, kind: str) -> None:
+    """Ask for all work of a kind on a trajectory to end."""
+    path = home.trajectory(trajectory).cancelled(kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def requested(home: Home, job: Job, since: float) -> bool:
+    """Whether a job was asked to end since a moment (seconds since the epoch, by the home's file system)."""
+    try:
+        return home.trajectory(job.trajectory).cancelled(job.kind).stat().st_mtime >= since
+    except FileNotFoundError:
+        return False
+
+
+class Request:
+    """Whether an attempt, whose folder is ``begun``, was asked to end; looked up once in a while."""
+
+    def __init__(self, home: Home, job: Job, begun: Path) -> None:
+        self.home, self.job, self.since = home, job, begun.stat().st_mtime
+        self.made, self._next = False, 0.0
+
+    def __call__(self) -> bool:
+        if not self.made and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOK_S
+            self.made = requested(self.home, self.job, self.since)
+        return self.made
