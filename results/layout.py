@@ -36,11 +36,19 @@ class TrajectoryDir:
     def attempts(self) -> Path:
         return self.root / "attempts"
 
+    @property
+    def released(self) -> Path:
+        """Empty files named by the steps whose full state was let go on purpose."""
+        return self.root / "released"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:09d}"
 
     def snapshot(self, step: int) -> Path:
         return self.snapshots / f"{step:09d}"
+
+    def release(self, step: int) -> Path:
+        return self.released / f"{step:09d}"
 
     def attempt(self, number: int) -> Path:
         return self.attempts / f"{number:04d}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,11 +19,13 @@ _STEP = re.compile(r"\d{9}")
 
 @dataclass
 class Inventory:
-    """What a home holds of each trajectory: steps with full checkpoints, steps with EMA weights, evaluations done."""
+    """What a home holds of each trajectory: steps with full checkpoints, steps with EMA weights, evaluations done; and
+    the steps of which the full state was let go on purpose, so that it is lacking only where something needs it."""
 
     full: dict[str, set[int]] = field(default_factory=dict)
     snapshots: dict[str, set[int]] = field(default_factory=dict)
     evaluated: set[str] = field(default_factory=set)
+    released: dict[str, set[int]] = field(default_factory=dict)
 
     def weights(self, trajectory: str) -> set[int]:
         """Steps at which EMA weights can be had."""
@@ -43,6 +46,7 @@ def take_inventory(home: Home, trajectories: Iterable[str], evaluated: Iterable[
         folder = home.trajectory(key)
         inventory.full[key] = _steps(folder.checkpoints)
         inventory.snapshots[key] = _steps(folder.snapshots)
+        inventory.released[key] = _steps(folder.released)
     return inventory
 
 
@@ -59,24 +63,54 @@ def wanted_evaluations(node: Node, evaluated: set[str]) -> dict[int, list[Wanted
     return {step: wanted for step, wanted in sorted(missing.items()) if wanted}
 
 
-def train_pieces(node: Node, have: Inventory, pass_through: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The (start, stop] that must be trained so that every full checkpoint exists, and training passes through the
-    steps given, where weights are to be kept or something is to be observed. Pieces never cross a branch point; each
-    starts at the nearest earlier full checkpoint, and is (s, s] where only a full checkpoint is to be observed."""
-    full, wanted = have.full.get(node.key, set()), set(pass_through)
-    yield from ((step, step) for step in sorted(wanted & full))
-    need = sorted((node.full_steps | wanted) - full)
+def start_of(step: int, reached: Iterable[int]) -> int:
+    """Where training towards a step begins: at the nearest earlier state."""
+    return max(s for s in reached if s < step)
+
+
+def train_pieces(node: Node, full: set[int], reach: set[int]) -> Iterator[tuple[int, int]]:
+    """The (start, stop] that must be trained to pass through the steps that are to be reached (see `steps_to_reach`).
+    Pieces never cross a branch point that is lacking; each starts at the nearest earlier full checkpoint, and is (s, s]
+    where only a full checkpoint is to be observed."""
+    yield from ((step, step) for step in sorted(reach & full))
+    need = sorted(reach - full)
     reached = {node.start_step, *full}
     pieces = []
     for low, high in pairwise(node.boundaries()):
         inside = [step for step in need if low < step <= high]
         if inside:
-            pieces.append((max(s for s in reached if s < inside[0]), inside[-1]))
+            pieces.append((start_of(inside[0], reached), inside[-1]))
             reached.add(inside[-1])
     initial_weights = 0 in need and node.start_step == 0
     if initial_weights and (0 not in {start for start, _ in pieces}):
         yield 0, 0
     yield from pieces
+
+
+def steps_to_reach(tree: Tree, have: Inventory) -> dict[str, set[int]]:
+    """By trajectory, the steps that training must still pass: where weights are missing, where something is to be
+    observed, and full checkpoints that are lacking. One that was let go on purpose is lacking only where training begins
+    from it or passes it anyway, here or in a child."""
+    reach: dict[str, set[int]] = {}
+    begun: dict[str, set[int]] = {}  # by trajectory, where children begin that are to be trained from their start
+    for node in reversed(list(tree)):
+        full, released = have.full.get(node.key, set()), have.released.get(node.key, set())
+        observed, later = split_observed(wanted_evaluations(node, have.evaluated))
+        without_weights = {step for step in later if step not in have.weights(node.key)}
+        lacking = (node.full_steps - released | begun.get(node.key, set())) - full
+        reach[node.key] = found = without_weights | set(observed) | lacking
+        found |= _passed(node.full_steps & released - full, full, found - full)
+        parent = node.trajectory.parent
+        if parent and any(start == parent.step for start, _ in train_pieces(node, full, found)):
+            begun.setdefault(parent.trajectory, set()).add(parent.step)
+    return reach
+
+
+def _passed(steps: set[int], full: set[int], reach: set[int]) -> set[int]:
+    """Those of the steps that training passes on its way from the last full checkpoint to one that it must reach."""
+    states = sorted(full)
+    ways = [(states[i - 1] if (i := bisect_left(states, stop)) else -1, stop) for stop in reach]
+    return {step for step in steps if any(start < step <= stop for start, stop in ways)}
 
 
 def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping[str, object]]) -> list[Job]:
@@ -86,6 +120,7 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
         settings: what a node's study says of how to run (device, threads, logging), as fields of `Job`.
     """
     by_seed: dict[int, tuple[list[Job], list[Job]]] = {}
+    reach = steps_to_reach(tree, have)
     for node in tree:
         train, evaluate = by_seed.setdefault(node.trajectory.seed, ([], []))
         wanted = wanted_evaluations(node, have.evaluated)
@@ -99,8 +134,7 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
             **settings(node),
         }
         observed, later = split_observed(wanted)
-        without_weights = {s for s in later if s not in have.weights(t.key)}
-        for start, stop in train_pieces(node, have, without_weights | set(observed)):
+        for start, stop in train_pieces(node, have.full.get(t.key, set()), reach[t.key]):
             passed = {s for s in node.points if start < s <= stop or s == start == 0 or s == start == stop}
             train.append(
                 Job.model_validate(
