@@ -60,6 +60,11 @@ class TrajectoryDir:
     def lease(self, kind: str) -> Path:
         return self.root / f"{kind}.lease"
 
+    @property
+    def leases(self) -> tuple[Path, Path]:
+        """Who holds both is alone with the trajectory."""
+        return self.lease("train"), self.lease("evaluate")
+
 
 @dataclass(frozen=True)
 class Home:
@@ -83,6 +88,10 @@ class Home:
     @property
     def calibration(self) -> Path:
         return self.root / "calibration.json"
+
+    @property
+    def gc_lease(self) -> Path:
+        return self.root / "gc.lease"
 
     @property
     def verdicts(self) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 
 from results.layout import Home
@@ -63,9 +63,20 @@ def wanted_evaluations(node: Node, evaluated: set[str]) -> dict[int, list[Wanted
     return {step: wanted for step, wanted in sorted(missing.items()) if wanted}
 
 
-def start_of(step: int, reached: Iterable[int]) -> int:
-    """Where training towards a step begins: at the nearest earlier state."""
-    return max(s for s in reached if s < step)
+def unmeasured_steps(node: Node, evaluated: set[str]) -> tuple[set[int], set[int]]:
+    """Steps where something is still to be observed while training passes, and to be measured from weights kept."""
+    observed: set[int] = set()
+    later: set[int] = set()
+    for step, at in node.points.items():
+        for key, protocol in at.items():
+            if key not in evaluated:
+                (observed if protocol.observed else later).add(step)
+    return observed, later
+
+
+def start_of(step: int, reached: Sequence[int]) -> int:
+    """Where training towards a step begins: at the nearest earlier state of those reached (sorted)."""
+    return reached[bisect_left(reached, step) - 1]
 
 
 def train_pieces(node: Node, full: set[int], reach: set[int]) -> Iterator[tuple[int, int]]:
@@ -74,13 +85,13 @@ def train_pieces(node: Node, full: set[int], reach: set[int]) -> Iterator[tuple[
     where only a full checkpoint is to be observed."""
     yield from ((step, step) for step in sorted(reach & full))
     need = sorted(reach - full)
-    reached = {node.start_step, *full}
-    pieces = []
-    for low, high in pairwise(node.boundaries()):
-        inside = [step for step in need if low < step <= high]
-        if inside:
-            pieces.append((start_of(inside[0], reached), inside[-1]))
-            reached.add(inside[-1])
+    bounds, reached = node.boundaries(), sorted({node.start_step, *full})
+    pieces, last = [], node.start_step
+    for i, steps in groupby(need, key=lambda step: bisect_left(bounds, step)):
+        if 0 < i < len(bounds):
+            inside = list(steps)
+            pieces.append((max(last, start_of(inside[0], reached)), inside[-1]))
+            last = inside[-1]
     initial_weights = 0 in need and node.start_step == 0
     if initial_weights and (0 not in {start for start, _ in pieces}):
         yield 0, 0
@@ -95,10 +106,9 @@ def steps_to_reach(tree: Tree, have: Inventory) -> dict[str, set[int]]:
     begun: dict[str, set[int]] = {}  # by trajectory, where children begin that are to be trained from their start
     for node in reversed(list(tree)):
         full, released = have.full.get(node.key, set()), have.released.get(node.key, set())
-        observed, later = split_observed(wanted_evaluations(node, have.evaluated))
-        without_weights = {step for step in later if step not in have.weights(node.key)}
+        observed, later = unmeasured_steps(node, have.evaluated)
         lacking = (node.full_steps - released | begun.get(node.key, set())) - full
-        reach[node.key] = found = without_weights | set(observed) | lacking
+        reach[node.key] = found = (later - have.weights(node.key)) | observed | lacking
         found |= _passed(node.full_steps & released - full, full, found - full)
         parent = node.trajectory.parent
         if parent and any(start == parent.step for start, _ in train_pieces(node, full, found)):
@@ -108,8 +118,8 @@ def steps_to_reach(tree: Tree, have: Inventory) -> dict[str, set[int]]:
 
 def _passed(steps: set[int], full: set[int], reach: set[int]) -> set[int]:
     """Those of the steps that training passes on its way from the last full checkpoint to one that it must reach."""
-    states = sorted(full)
-    ways = [(states[i - 1] if (i := bisect_left(states, stop)) else -1, stop) for stop in reach]
+    states = sorted({-1, *full})
+    ways = [(start_of(stop, states), stop) for stop in reach]
     return {step for step in steps if any(start < step <= stop for start, stop in ways)}
 
 

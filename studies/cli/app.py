@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from studies.cli import admin, inspect_, planning, reporting, running, sweeping
+from studies.cli import admin, inspect_, keeping, planning, reporting, running, sweeping
 
 app = typer.Typer(
     name="study",
@@ -33,5 +33,8 @@ app.command("claims")(reporting.claims)
 app.command("implications")(reporting.implications)
 app.command("results")(reporting.results)
 app.command("verify")(running.verify)
+app.command("gc")(keeping.gc)
+
+
 app.add_typer(admin.db, name="db")
 app.command("doctor")(admin.doctor)

@@ -76,8 +76,8 @@ def execute(
         raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
     place = Home(home)
     with created(place) as engine:
+        _record(session, place, variant)  # before anything is looked at: what a run wants is no garbage from here on
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
-    _record(session, place, variant)
     _say(_todo(session, jobs))
     outcome = _execute(place, jobs, workers) if jobs else Outcome()
     _complain(outcome)
