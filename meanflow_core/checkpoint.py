@@ -7,7 +7,6 @@ step and the hash of every file, and ends with its own.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping

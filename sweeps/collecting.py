@@ -147,8 +147,8 @@ def _lost_since(home: Home, key: str, had: Inventory) -> bool:
 
 
 def _delete_together(home: Home, items: Sequence[Item], runs: list[str]) -> bool:
-    """Delete what was found in one trajectory, or beside all. Returns: False, and its weights are as they were, if a run
-    has been recorded since."""
+    """Delete what was found in one trajectory, or beside all. Returns: False, and its weights are as they were, if a
+    run has been recorded since."""
     for item in items:
         if item.weights is None and item.kind != "lease":  # a stale lease has been taken over, and will be released
             _remove(item.path)

@@ -56,8 +56,8 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_over(path: Path) -> bool:
-    """Whether this is a file or folder that was written aside, and whoever did so is gone: nothing in it was touched for
-    `GRACE_S`, and no process of that number has lived since then."""
+    """Whether this is a file or folder that was written aside, and whoever did so is gone: nothing in it was touched
+    for `GRACE_S`, and no process of that number has lived since then."""
     found = _HIDDEN.fullmatch(path.name)
     if found is None or path.is_symlink():
         return False

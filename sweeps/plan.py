@@ -100,8 +100,8 @@ def train_pieces(node: Node, full: set[int], reach: set[int]) -> Iterator[tuple[
 
 def steps_to_reach(tree: Tree, have: Inventory) -> dict[str, set[int]]:
     """By trajectory, the steps that training must still pass: where weights are missing, where something is to be
-    observed, and full checkpoints that are lacking. One that was let go on purpose is lacking only where training begins
-    from it or passes it anyway, here or in a child."""
+    observed, and full checkpoints that are lacking. One that was let go on purpose is lacking only where a child is to
+    begin, or training passes anyway."""
     reach: dict[str, set[int]] = {}
     begun: dict[str, set[int]] = {}  # by trajectory, where children begin that are to be trained from their start
     for node in reversed(list(tree)):

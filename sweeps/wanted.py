@@ -22,8 +22,8 @@ Group = list[RunFile]  # runs of one study, scale, variant and configuration, ol
 @dataclass(frozen=True)
 class Wants:
     """``tree`` is what the runs that count want. ``past`` is that of all runs, where superseded ones do not count.
-    ``opaque`` are trajectories that a run which counts names, but of which this program cannot derive what is wanted: an
-    older version recorded it, or a component of one's own is not there."""
+    ``opaque`` are trajectories that a run which counts names, but of which this program cannot derive what is wanted:
+    an older version recorded it, or a component of one's own is not there."""
 
     tree: Tree
     past: Tree

@@ -34,7 +34,7 @@ app.command("implications")(reporting.implications)
 app.command("results")(reporting.results)
 app.command("verify")(running.verify)
 app.command("gc")(keeping.gc)
-
-
+app.command("bundle")(keeping.bundle)
+admin.db.command("import")(keeping.import_bundle)
 app.add_typer(admin.db, name="db")
 app.command("doctor")(admin.doctor)

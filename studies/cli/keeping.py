@@ -152,3 +152,93 @@ def _print_table(items: list[Item], title: str) -> None:
     table.add_section()
     table.add_row("all", str(len(items)), f"{sum(item.bytes for item in items) / GIB:,.3f}", "")
     console().print(table)
+
+
+def bundle(
+    out: Annotated[Path, typer.Argument(metavar="OUT.tar.gz", help="The file to write.")],
+    what: WhatArg = None,
+    scale: OneScaleOpt = None,
+    variant: OneVariantOpt = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="ema", help="Also the EMA weights wherever something is measured."),
+    ] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="Also the logs of attempts.")] = False,
+    artefacts: Annotated[bool, typer.Option("--artefacts", help="Also artefacts, such as pictures.")] = False,
+    home: HomeOpt = DEFAULT_HOME,
+    json: JsonOpt = False,
+) -> None:
+    """Write results, configurations and provenance of studies into one file, which `study db import` takes elsewhere.
+    Full states, leases and the SQL store stay here."""
+    from meanflow_core.manifest import snapshot_files
+    from results.bundling import Taken, write_bundle
+    from results.layout import Home, TrajectoryDir
+    from results.recorded import read_run, run_names, whose
+    from studies.cli.output import print_json
+    from studies.cli.store import opened
+
+    if weights not in {None, "ema"}:
+        raise StudyError(f"--weights {weights}: there is only 'ema'; full states stay where they are")
+    if not out.name.endswith((".tar.gz", ".tgz")):
+        raise StudyError(f"{out}: the first argument is the file to write, e.g. results.tar.gz; studies come after it")
+    if out.exists():
+        raise StudyError(f"{out} exists; give another name, or move it away")
+    place = Home(home)
+    with opened(place):  # what cannot be ingested here could not be elsewhere
+        selected = _selected(place, what, scale, variant)
+    names = run_names(place)
+    if selected is not None:
+        if parts := [one.stored.name for one in selected if not one.whole]:
+            raise StudyError(f"a bundle holds whole studies; leave out what chooses among the arms of {parts[0]}")
+        chosen = {(one.stored.run.study, one.stored.run.scale, one.stored.run.variant) for one in selected}
+        names = [name for name in names if whose(read_run(place, name)) in chosen]
+    if not names:
+        raise StudyError(f"no run is stored in {home}; run a study first, or give another folder with --home")
+
+    def snapshot(folder: TrajectoryDir, step: int) -> dict[str, Path | bytes]:
+        return snapshot_files(folder.snapshot(step), folder.checkpoint(step))
+
+    manifest = write_bundle(out, place, names, Taken(logs, artefacts, snapshot if weights else None))
+    record = {**manifest.model_dump(mode="json", exclude={"files"}), "file": str(out), "bytes": out.stat().st_size}
+    if json:
+        print_json({**record, "files": len(manifest.files)})
+        return
+    for study in manifest.studies:
+        suffix = f" as {study.variant}" if study.variant else ""
+        sys.stdout.write(f"{study.study} at {study.scale}{suffix}: {study.runs} runs\n")
+    size = f"{len(manifest.files)} files, {out.stat().st_size / GIB:,.3f} GiB"
+    sys.stdout.write(f"wrote {out}: {size}\nelsewhere: study db import {out.name} --home FOLDER\n")
+
+
+def import_bundle(
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `study bundle` wrote.")],
+    home: HomeOpt = DEFAULT_HOME,
+    json: JsonOpt = False,
+) -> None:
+    """Take a bundle into a home, new or not. What is there stays as it is; importing again changes nothing."""
+    from dataclasses import asdict
+
+    from results.importing import take
+    from results.layout import Home
+    from studies.cli.output import print_json
+    from studies.cli.store import ingest_new
+    from sweeps.lease import holding
+
+    place = Home(home)
+    manifest, done = take(file, place, lambda folder: holding(*folder.leases))
+    ingest_new(place)
+    if json:
+        print_json({"file": str(file), "studies": [one.model_dump() for one in manifest.studies], **asdict(done)})
+    else:
+        sys.stdout.write(
+            f"took {done.runs} runs, {done.trajectories} trajectories, {done.attempts} attempts, {done.snapshots} "
+            f"snapshots and {done.verdicts} verdicts; {done.there} things were there already\n"
+        )
+        for trajectory, theirs, ours in done.renumbered:
+            sys.stdout.write(f"trajectory {trajectory[:8]}: attempt {theirs} of the bundle is {ours} here\n")
+        if done.busy:
+            sys.stdout.write(
+                f"{len(done.busy)} trajectories are being worked on here and were left out: import again\n"
+            )
+    if done.busy:
+        sys.exit(1)
