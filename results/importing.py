@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,21 +150,27 @@ def _merge_trajectory(staged: TrajectoryDir, ours: TrajectoryDir, done: Imported
 
 
 def match(staged: TrajectoryDir, ours: TrajectoryDir) -> dict[int, int]:
-    """Which number each attempt of a bundle has or gets here.
+    """Which number each attempt of a bundle has or gets here."""
+    here, coming = (
+        {int(folder.name): _identity(folder) for folder in folders(one.attempts) if folder.name.isdecimal()}
+        for one in (ours, staged)
+    )
+    return numbered(here, coming)
+
+
+def numbered(here: Mapping[int, str | None], coming: Mapping[int, str | None]) -> dict[int, int]:
+    """Number → number here, of attempts given by what identifies them.
 
     One that is here already keeps its number here. Another keeps its own if that is above all that are here, else it
     gets the next above them: of two attempts that hold the same row the lowest counts, so what was here still does.
     """
-    here = {int(folder.name): _identity(folder) for folder in folders(ours.attempts) if folder.name.isdecimal()}
-    unmatched = dict(here)
-    numbers: dict[int, int] = {}
-    coming = {int(folder.name): _identity(folder) for folder in folders(staged.attempts)}
+    free, numbers = dict(here), dict[int, int]()
     for exactly in (True, False):
-        for theirs, identity in coming.items():
-            same = [n for n, one in unmatched.items() if one == identity and (n == theirs or not exactly)]
+        for theirs, identity in sorted(coming.items()):
+            same = [n for n, one in sorted(free.items()) if one == identity and (n == theirs or not exactly)]
             if theirs not in numbers and same:
                 numbers[theirs] = same[0]
-                del unmatched[same[0]]
+                del free[same[0]]
     last = max(here, default=0)
     for theirs in sorted(coming.keys() - numbers.keys()):
         last = numbers[theirs] = max(theirs, last + 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studies.cli.filters import OneScaleOpt, OneVariantOpt, WhatArg
+from studies.cli.filters import OneScaleOpt, OneSeedsOpt, OneVariantOpt, WhatArg
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
 from studies.errors import StudyError
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from sweeps.collecting import Deleted, Findings, Item
     from sweeps.selection import Selected
 
-GIB = 2**30
 
-
-def _selected(home: Home, what: list[str] | None, scale: str | None, variant: str | None) -> list[Selected] | None:
+def _selected(
+    home: Home, what: list[str] | None, scale: str | None, variant: str | None, seeds: str | None = None
+) -> list[Selected] | None:
     """What of a home is meant; None for everything. Raises: StudyError."""
-    if not (what or scale or variant):
+    if not (what or scale or variant or seeds):
         return None
     from studies.cli.filters import chosen
     from studies.cli.store import opened
     from sweeps.selection import select, stored_studies
 
     with opened(home) as engine:
-        return select(stored_studies(engine), chosen(what, scale, variant))
+        return select(stored_studies(engine), chosen(what, scale, variant, seeds))
 
 
 def gc(
     what: WhatArg = None,
     scale: OneScaleOpt = None,
     variant: OneVariantOpt = None,
+    seeds: OneSeedsOpt = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete it. Without this, nothing is touched.")] = False,
     unwanted: Annotated[
         bool, typer.Option("--unwanted", help="Also the weights that no recorded run wants any more.")
@@ -76,7 +77,7 @@ def gc(
     if not home_exists(home):
         raise StudyError(f"nothing is stored in {home}; give the folder of a run with --home")
     place = Home(home)
-    selected = _selected(place, what, scale, variant)
+    selected = _selected(place, what, scale, variant, seeds)
     within = None
     if selected is not None:
         within = {stage.trajectory.key for one in selected for arm in one.arms for stage in arm.stages}
@@ -139,18 +140,18 @@ def _print(home: Home, found: Findings, done: Deleted | None, listed: bool) -> N
 def _print_table(items: list[Item], title: str) -> None:
     from rich.table import Table
 
-    from studies.cli.output import console
+    from studies.cli.output import console, volume
     from sweeps.collecting import WHAT, WHY
 
-    table = Table(title, "", "GiB", "why")
+    table = Table(title, "", "size", "why")
     for column in (1, 2):
         table.columns[column].justify = "right"
     for kind, why in WHY.items():
         these = [item for item in items if item.kind == kind]
         if these:
-            table.add_row(WHAT[kind], str(len(these)), f"{sum(item.bytes for item in these) / GIB:,.3f}", why)
+            table.add_row(WHAT[kind], str(len(these)), volume(sum(item.bytes for item in these)), why)
     table.add_section()
-    table.add_row("all", str(len(items)), f"{sum(item.bytes for item in items) / GIB:,.3f}", "")
+    table.add_row("all", str(len(items)), volume(sum(item.bytes for item in items)), "")
     console().print(table)
 
 
@@ -174,7 +175,7 @@ def bundle(
     from results.bundling import Taken, write_bundle
     from results.layout import Home, TrajectoryDir
     from results.recorded import read_run, run_names, whose
-    from studies.cli.output import print_json
+    from studies.cli.output import print_json, volume
     from studies.cli.store import opened
 
     if weights not in {None, "ema"}:
@@ -206,7 +207,7 @@ def bundle(
     for study in manifest.studies:
         suffix = f" as {study.variant}" if study.variant else ""
         sys.stdout.write(f"{study.study} at {study.scale}{suffix}: {study.runs} runs\n")
-    size = f"{len(manifest.files)} files, {out.stat().st_size / GIB:,.3f} GiB"
+    size = f"{len(manifest.files)} files, {volume(record['bytes'])}"
     sys.stdout.write(f"wrote {out}: {size}\nelsewhere: study db import {out.name} --home FOLDER\n")
 
 
