@@ -184,6 +184,8 @@ def bundle(
         raise StudyError(f"{out}: the first argument is the file to write, e.g. results.tar.gz; studies come after it")
     if out.exists():
         raise StudyError(f"{out} exists; give another name, or move it away")
+    if not out.absolute().parent.is_dir():
+        raise StudyError(f"{out}: there is no folder {out.parent}; make it first")
     place = Home(home)
     with opened(place):  # what cannot be ingested here could not be elsewhere
         selected = _selected(place, what, scale, variant)

@@ -209,9 +209,37 @@ def test_a_trajectory_that_has_lost_something_meanwhile_is_left(copy: Path) -> N
     assert len(list(home.trajectory(key).snapshots.iterdir())) == 4
 
 
-def new_run(home: Home) -> None:
-    study = SESSION.studies[0]
-    record_run(home, study, SESSION.arms, None, ["study", "run"], Provenance({}, {}))
+def new_run(home: Home, session: Session = SESSION) -> None:
+    record_run(home, session.studies[0], session.arms, None, ["study", "run"], Provenance({}, {}))
+
+
+def test_what_only_superseded_runs_want_goes_when_asked_and_its_results_stay(copy: Path) -> None:
+    home = Home(copy)
+    arms = ["panels.left.arms.v_epochs=[0,2]", "panels.right.arms={v_epochs: [0, 2], u_epochs: [8, 6]}"]
+    new_run(home, shorter := open_session([resolve(load_source(str(TINY)), "cpu", arms)]))
+    gone = SESSION.tree.nodes.keys() - shorter.tree.nodes.keys()
+    assert len(gone) == 1
+    for choice in (Choice(), Choice(unwanted=True)):
+        assert find(home, choice).items == []
+    found = find(home, Choice(unwanted=True, superseded=True))
+    assert {item.kind for item in found.items} == {"unwanted"}
+    assert {item.trajectory for item in found.items} > gone, "and a branch point, and where only that arm was measured"
+    kept = records(copy)
+    delete(home, found)
+    assert records(copy) == kept
+    assert shorter.jobs(have(home, shorter)) == SESSION.jobs(have(home)) == []
+    assert not list(home.trajectory(gone.pop()).checkpoints.iterdir())
+
+
+def test_a_run_that_this_program_cannot_read_keeps_what_it_names(copy: Path) -> None:
+    """It was recorded by another version, or with a component of one's own that is not there."""
+    home = Home(copy)
+    path = home.run(run_names(home)[0]) / "run.json"
+    path.write_text(path.read_text().replace('"name": "mlp"', '"name": "mine"'))
+    assert find(home, Choice(unwanted=True, snapshots=True, ends=True)).items == []
+    shutil.rmtree(path.parent)
+    assert find(home, Choice()).items == []
+    assert len(find(home, Choice(unwanted=True)).items) == 18
 
 
 def test_a_run_recorded_between_looking_and_deleting_gets_everything_back(copy: Path) -> None:
