@@ -53,7 +53,7 @@ def is_name(path: str) -> bool:
 
 def _known_name(path: str) -> str:
     if not is_name(path):
-        raise PydanticCustomError("name", "'{path}' is no file that a bundle may hold", {"path": path[:200]})
+        raise PydanticCustomError("name", "{path} is no file that a bundle may hold", {"path": repr(path[:200])})
     return path
 
 

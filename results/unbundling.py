@@ -61,7 +61,7 @@ def _header(bundle: Path, packed: GzipFile) -> tarfile.TarInfo | None:
     except (tarfile.HeaderError, UnicodeDecodeError) as error:
         raise refused(bundle, f"it is no tar.gz file, or damaged ({error})") from None
     if info.type not in PLAIN or block[156:157] not in PLAIN:
-        raise refused(bundle, f"'{info.name[:200]}' is no plain file (a link, folder, device or extension of tar)")
+        raise refused(bundle, f"{info.name[:200]!r} is no plain file (a link, folder, device or extension of tar)")
     return info
 
 
@@ -95,7 +95,7 @@ def _check(bundle: Path, manifest: Manifest, into: Path) -> None:
 def _unpack_file(bundle: Path, packed: GzipFile, entry: FileEntry, target: Path) -> None:
     info = _header(bundle, packed)
     if info is None or info.name != entry.path:
-        found = "the end" if info is None else f"'{info.name[:200]}'"
+        found = "the end" if info is None else repr(info.name[:200])
         raise refused(bundle, f"{found} stands where {MANIFEST} names '{entry.path}'")
     if info.size != entry.bytes:
         raise refused(bundle, f"'{entry.path}' has {info.size} bytes, not the {entry.bytes} that {MANIFEST} says")

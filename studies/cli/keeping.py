@@ -82,6 +82,10 @@ def gc(
     if selected is not None:
         within = {stage.trajectory.key for one in selected for arm in one.arms for stage in arm.stages}
     found = collecting.find(place, Choice(unwanted, superseded, snapshots, ends), within)
+    if unwanted and not found.runs:
+        raise StudyError(
+            f"no run is recorded in {home}, so that all weights would be unwanted; is this the right home?"
+        )
     done = collecting.delete(place, found) if delete else None
     if json:
         _print_json(place, found, done)

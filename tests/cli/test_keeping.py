@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,13 @@ def test_bad_input(
     with pytest.raises(StudyError, match=says):
         command(**{"home": tiny, **options})
     assert [path.name for path in tmp_path.iterdir()] == ["there.tar.gz"]
+
+
+def test_gc_where_no_run_is_recorded(copy: Path) -> None:
+    shutil.rmtree(copy / "runs")
+    with pytest.raises(StudyError, match="no run is recorded in .*all weights would be unwanted"):
+        keeping.gc(unwanted=True, delete=True, home=copy)
+    assert tensors(copy)
 
 
 def test_bad_input_on_the_command_line(tmp_path: Path) -> None:
