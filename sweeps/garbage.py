@@ -69,9 +69,8 @@ def _of_wanted(
 ) -> Iterator[Weights]:
     """What may go of a trajectory that some run wants."""
     full, snapshots = have.full.get(node.key, set()), have.snapshots.get(node.key, set())
-    only_weights = node.snapshot_steps() - snapshots  # where a full checkpoint may stand for the snapshot
-    kept = node.full_steps | only_weights | begun | _states_needed(node, full, reach)
-    once = full & (past.full_steps | past.snapshot_steps()) - kept
+    kept = _full_wanted(node, snapshots) | begun | _states_needed(node, full, reach)
+    once = full & _full_wanted(past, snapshots) - kept
     yield from _weights(node.key, "checkpoints", full - kept - once, "rolling")
     if choice.unwanted:
         yield from _weights(node.key, "checkpoints", once, "unwanted")
@@ -82,6 +81,11 @@ def _of_wanted(
         yield from _weights(node.key, "snapshots", snapshots & node.snapshot_steps(), "snapshot")
     if choice.ends:
         yield from _weights(node.key, "checkpoints", full & kept - begun, "end")
+
+
+def _full_wanted(node: Node, snapshots: set[int]) -> set[int]:
+    """Branch points and ends, and where a full checkpoint stands for the snapshot, which is not there."""
+    return node.full_steps | node.snapshot_steps() - snapshots
 
 
 def _states_needed(node: Node, full: set[int], reach: set[int]) -> set[int]:

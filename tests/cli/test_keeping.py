@@ -131,7 +131,7 @@ def test_bad_input(
 
 def test_gc_where_no_run_is_recorded(copy: Path) -> None:
     shutil.rmtree(copy / "runs")
-    with pytest.raises(StudyError, match="no run is recorded in .*all weights would be unwanted"):
+    with pytest.raises(StudyError, match=r"no run is recorded in .*all weights would be unwanted"):
         keeping.gc(unwanted=True, delete=True, home=copy)
     assert tensors(copy)
 

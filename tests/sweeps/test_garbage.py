@@ -92,7 +92,7 @@ def test_what_a_recorded_run_needs_for_its_missing_jobs_is_no_garbage(
     have = finished(RUNS)
     damage(have, rng, share)
     current = [run for run, counted in zip(RUNS, counts, strict=True) if counted]
-    found = wants(current, RUNS)
+    found = wants(current, RUNS if choice.unwanted else ())
     left = without(have, garbage(found, have, choice))
     assert garbage(found, left, choice) == []
     for run in current:
@@ -166,6 +166,15 @@ def test_a_rolling_checkpoint_from_which_training_would_resume_stays() -> None:
     have.full[first.trajectory] = {3, 7}
     assert [one.step for one in garbage(wants([run]), have, EVERYTHING)] == [3]
     assert any((job.trajectory, job.start_step) == (first.trajectory, 7) for job in run.jobs(have))
+
+
+def test_a_rolling_checkpoint_where_something_is_measured_is_no_snapshot() -> None:
+    run = RUNS[2]
+    have = finished([run])
+    node = next(node for node in run.tree if len(node.points) > 3)
+    step = sorted(node.snapshot_steps() - node.full_steps)[1]
+    have.full[node.key].add(step)
+    assert garbage(wants([run]), have, Choice()) == [Weights(node.key, "checkpoints", step, "rolling")]
 
 
 def test_a_full_checkpoint_that_stands_for_a_snapshot_stays_until_it_is_measured() -> None:
