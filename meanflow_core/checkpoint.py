@@ -7,7 +7,6 @@ step and the hash of every file, and ends with its own.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -21,13 +20,20 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-FORMAT = 1
-MANIFEST = "manifest.json"
+from meanflow_core.manifest import FORMAT, MANIFEST, CheckpointError, damaged, read_manifest, sealed
+
+__all__ = [
+    "MANIFEST",
+    "CheckpointError",
+    "Loaded",
+    "Parts",
+    "load_checkpoint",
+    "publish",
+    "read_manifest",
+    "write_checkpoint",
+]
+
 Parts = dict[str, dict[str, Tensor]]
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged, or not the one asked for. Says which file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,6 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
-def _sealed(body: Mapping[str, Any]) -> bytes:
-    """A manifest's bytes: the body and, last, the sha256 of the body's text."""
-    seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
-    return json.dumps({**body, "sha256": seal}, indent=1).encode()
-
-
 def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]) -> None:
     """Write a checkpoint into a new folder. ``meta`` must be JSON-ready; it comes back as ``Loaded.meta``.
 
@@ -61,7 +61,7 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], me
         _write(folder / f"{part}.safetensors", data)
         files[f"{part}.safetensors"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     manifest = {"format": FORMAT, "meta": dict(meta), "files": files}
-    _write(folder / MANIFEST, _sealed(manifest))
+    _write(folder / MANIFEST, sealed(manifest))
     _sync_folder(folder)
 
 
@@ -91,34 +91,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: {why}. Move the folder {path.parent} away and run again: the steps will be trained anew "
-        "from the nearest earlier checkpoint"
-    )
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint. Raises: CheckpointError if missing, damaged or of a foreign format."""
-    path = folder / MANIFEST
-    try:
-        data = path.read_bytes()
-        manifest = json.loads(data)
-        if manifest["format"] != FORMAT:
-            raise _damaged(path, f"written in format {manifest['format']}, this version reads {FORMAT}")
-        del manifest["sha256"]
-        if _sealed(manifest) != data:
-            raise _damaged(path, "damaged: it does not match its own sha256")
-        if not isinstance(manifest["files"], dict) or not isinstance(manifest["meta"], dict):
-            raise _damaged(path, "not a checkpoint's manifest")
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError):
-        raise _damaged(path, "damaged, or not a checkpoint's manifest") from None
-    result: dict[str, Any] = manifest
-    return result
-
-
 def load_checkpoint(
     folder: Path,
     parts: Iterable[str] | None = None,
@@ -134,7 +106,7 @@ def load_checkpoint(
     manifest = read_manifest(folder)
     for key, value in (expect or {}).items():
         if manifest["meta"].get(key) != value:
-            raise _damaged(
+            raise damaged(
                 folder / MANIFEST, f"a foreign checkpoint: its {key} is {manifest['meta'].get(key)!r}, not {value!r}"
             )
     loaded: Parts = {}
@@ -144,11 +116,11 @@ def load_checkpoint(
             data = path.read_bytes()
             declared = manifest["files"][path.name]["sha256"]
         except (FileNotFoundError, KeyError):
-            raise _damaged(path, "this part is missing") from None
+            raise damaged(path, "this part is missing") from None
         if hashlib.sha256(data).hexdigest() != declared:
-            raise _damaged(path, "damaged: its sha256 is not the manifest's")
+            raise damaged(path, "damaged: its sha256 is not the manifest's")
         try:
             loaded[name] = {k: v.to(device) for k, v in load_safetensors(data).items()}
         except SafetensorError as error:
-            raise _damaged(path, f"not a safetensors file ({error})") from None
+            raise damaged(path, f"not a safetensors file ({error})") from None
     return Loaded(loaded, manifest["meta"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from reports.errors import ReportError
 from reports.verdicts import Verdict, same_claim, substance
+from results.appending import append_lines
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
@@ -34,15 +33,13 @@ def record_verdicts(path: Path, verdicts: Sequence[Verdict]) -> list[dict[str, A
     previous = read_verdicts(path)
     if not _new_lines(previous, verdicts):
         return previous
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        with contextlib.suppress(OSError):  # no locks on this file system: a verdict might then stand twice
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        content = file.read()  # again: another may have appended meanwhile
-        previous = _parse(content, path)
-        file.truncate(content.rfind(b"\n") + 1)  # a line counts once its newline is there
-        file.write("".join(_new_lines(previous, verdicts)).encode())
+    previous = []
+
+    def new(content: bytes) -> str:
+        previous.extend(_parse(content, path))  # again: another may have appended meanwhile
+        return "".join(_new_lines(previous, verdicts))
+
+    append_lines(path, new)
     return previous
 
 

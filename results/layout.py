@@ -36,11 +36,19 @@ class TrajectoryDir:
     def attempts(self) -> Path:
         return self.root / "attempts"
 
+    @property
+    def released(self) -> Path:
+        """Empty files named by the steps whose full state was let go on purpose."""
+        return self.root / "released"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:09d}"
 
     def snapshot(self, step: int) -> Path:
         return self.snapshots / f"{step:09d}"
+
+    def release(self, step: int) -> Path:
+        return self.released / f"{step:09d}"
 
     def attempt(self, number: int) -> Path:
         return self.attempts / f"{number:04d}"
@@ -55,6 +63,11 @@ class TrajectoryDir:
     def cancelled(self, kind: str) -> Path:
         """The request to end work of a kind."""
         return self.root / f"{kind}.cancelled"
+
+    @property
+    def leases(self) -> tuple[Path, Path]:
+        """Who holds both is alone with the trajectory."""
+        return self.lease("train"), self.lease("evaluate")
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,10 @@ class Home:
     @property
     def calibration(self) -> Path:
         return self.root / "calibration.json"
+
+    @property
+    def gc_lease(self) -> Path:
+        return self.root / "gc.lease"
 
     @property
     def verdicts(self) -> Path:

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -148,3 +149,17 @@ def acquire(path: Path) -> Lease | None:
                 return None
             _break(path, found[0])
     return None
+
+
+@contextlib.contextmanager
+def holding(*paths: Path) -> Iterator[bool]:
+    """Inside, all of these leases are held (True), or none of them, since somebody else holds one (False)."""
+    with contextlib.ExitStack() as held:
+        for path in paths:
+            lease = acquire(path)
+            if lease is None:
+                held.close()
+                yield False
+                return
+            held.enter_context(lease)
+        yield True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -19,11 +19,13 @@ _STEP = re.compile(r"\d{9}")
 
 @dataclass
 class Inventory:
-    """What a home holds of each trajectory: steps with full checkpoints, steps with EMA weights, evaluations done."""
+    """What a home holds of each trajectory: steps with full checkpoints, steps with EMA weights, evaluations done; and
+    the steps of which the full state was let go on purpose, so that it is lacking only where something needs it."""
 
     full: dict[str, set[int]] = field(default_factory=dict)
     snapshots: dict[str, set[int]] = field(default_factory=dict)
     evaluated: set[str] = field(default_factory=set)
+    released: dict[str, set[int]] = field(default_factory=dict)
 
     def weights(self, trajectory: str) -> set[int]:
         """Steps at which EMA weights can be had."""
@@ -45,6 +47,7 @@ def take_inventory(home: Home, trajectories: Iterable[str], evaluated: Iterable[
         folder = home.trajectory(key)
         inventory.full[key] = checkpoint_steps(folder.checkpoints)
         inventory.snapshots[key] = checkpoint_steps(folder.snapshots)
+        inventory.released[key] = checkpoint_steps(folder.released)
     return inventory
 
 
@@ -61,24 +64,64 @@ def wanted_evaluations(node: Node, evaluated: set[str]) -> dict[int, list[Wanted
     return {step: wanted for step, wanted in sorted(missing.items()) if wanted}
 
 
-def train_pieces(node: Node, have: Inventory, pass_through: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The (start, stop] that must be trained so that every full checkpoint exists, and training passes through the
-    steps given, where weights are to be kept or something is to be observed. Pieces never cross a branch point; each
-    starts at the nearest earlier full checkpoint, and is (s, s] where only a full checkpoint is to be observed."""
-    full, wanted = have.full.get(node.key, set()), set(pass_through)
-    yield from ((step, step) for step in sorted(wanted & full))
-    need = sorted((node.full_steps | wanted) - full)
+def unmeasured_steps(node: Node, evaluated: set[str]) -> tuple[set[int], set[int]]:
+    """Steps where something is still to be observed while training passes, and to be measured from weights kept."""
+    observed: set[int] = set()
+    later: set[int] = set()
+    for step, at in node.points.items():
+        for key, protocol in at.items():
+            if key not in evaluated:
+                (observed if protocol.observed else later).add(step)
+    return observed, later
+
+
+def start_of(step: int, reached: Sequence[int]) -> int:
+    """Where training towards a step begins: at the nearest earlier state of those reached (sorted)."""
+    return reached[bisect_left(reached, step) - 1]
+
+
+def train_pieces(node: Node, full: set[int], reach: set[int]) -> Iterator[tuple[int, int]]:
+    """The (start, stop] that must be trained to pass through the steps that are to be reached (see `steps_to_reach`).
+    Pieces never cross a branch point that is lacking; each starts at the nearest earlier full checkpoint, and is (s, s]
+    where only a full checkpoint is to be observed."""
+    yield from ((step, step) for step in sorted(reach & full))
+    need = sorted(reach - full)
     bounds, reached = node.boundaries(), sorted({node.start_step, *full})
     pieces, last = [], node.start_step
     for i, steps in groupby(need, key=lambda step: bisect_left(bounds, step)):
         if 0 < i < len(bounds):
             inside = list(steps)
-            pieces.append((max(last, reached[bisect_left(reached, inside[0]) - 1]), inside[-1]))
+            pieces.append((max(last, start_of(inside[0], reached)), inside[-1]))
             last = inside[-1]
     initial_weights = 0 in need and node.start_step == 0
     if initial_weights and (0 not in {start for start, _ in pieces}):
         yield 0, 0
     yield from pieces
+
+
+def steps_to_reach(tree: Tree, have: Inventory) -> dict[str, set[int]]:
+    """By trajectory, the steps that training must still pass: where weights are missing, where something is to be
+    observed, and full checkpoints that are lacking. One that was let go on purpose is lacking only where a child is to
+    begin, or training passes anyway."""
+    reach: dict[str, set[int]] = {}
+    begun: dict[str, set[int]] = {}  # by trajectory, where children begin that are to be trained from their start
+    for node in reversed(list(tree)):
+        full, released = have.full.get(node.key, set()), have.released.get(node.key, set())
+        observed, later = unmeasured_steps(node, have.evaluated)
+        lacking = (node.full_steps - released | begun.get(node.key, set())) - full
+        reach[node.key] = found = (later - have.weights(node.key)) | observed | lacking
+        found |= _passed(node.full_steps & released - full, full, found - full)
+        parent = node.trajectory.parent
+        if parent and any(start == parent.step for start, _ in train_pieces(node, full, found)):
+            begun.setdefault(parent.trajectory, set()).add(parent.step)
+    return reach
+
+
+def _passed(steps: set[int], full: set[int], reach: set[int]) -> set[int]:
+    """Those of the steps that training passes on its way from the last full checkpoint to one that it must reach."""
+    states = sorted({-1, *full})
+    ways = [(start_of(stop, states), stop) for stop in reach]
+    return {step for step in steps if any(start < step <= stop for start, stop in ways)}
 
 
 def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping[str, object]]) -> list[Job]:
@@ -88,6 +131,7 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
         settings: what a node's study says of how to run (device, threads, logging), as fields of `Job`.
     """
     by_seed: dict[int, tuple[list[Job], list[Job]]] = {}
+    reach = steps_to_reach(tree, have)
     for node in tree:
         train, evaluate = by_seed.setdefault(node.trajectory.seed, ([], []))
         wanted = wanted_evaluations(node, have.evaluated)
@@ -102,10 +146,8 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
         }
         observed, later = split_observed(wanted)
         steps, keep = sorted(node.points), node.snapshot_steps() - node.full_steps
-        for start, stop in train_pieces(node, have, (later.keys() - have.weights(t.key)) | observed.keys()):
-            first = (
-                bisect_left if start in {0, stop} else bisect_right
-            )  # what it starts from is made and measured before
+        for start, stop in train_pieces(node, have.full.get(t.key, set()), reach[t.key]):
+            first = bisect_left if start in {0, stop} else bisect_right  # what it starts from is measured before
             passed = steps[first(steps, start) : bisect_right(steps, stop)]
             train.append(
                 Job.model_validate(

@@ -84,10 +84,14 @@ class StoredStudy:
 
 @dataclass(frozen=True)
 class Selected:
-    """The arms of one stored study that are meant."""
+    """The arms of one stored study that are meant; ``whole`` if that is all of them."""
 
     stored: StoredStudy
     arms: tuple[Arm, ...]
+
+    @property
+    def whole(self) -> bool:
+        return len(self.arms) == len(self.stored.arms)
 
 
 def _first(error: Exception) -> str:

@@ -82,6 +82,20 @@ def build_tree(arms: Iterable[Arm], steps_per_epoch: Mapping[str, int]) -> Tree:
     return tree
 
 
+def merge_trees(trees: Iterable[Tree]) -> Tree:
+    """One tree that wants all that these want; parents stand before their children."""
+    merged = Tree()
+    for one in trees:
+        for node in one:
+            into = merged.nodes.setdefault(node.key, Node(node.trajectory, node.study, node.steps_per_epoch))
+            for name in ("stop_step", "paper_stop_step", "probe_stop_step"):
+                setattr(into, name, max(getattr(into, name), getattr(node, name)))
+            into.full_steps |= node.full_steps
+            for step, at in node.points.items():
+                into.points.setdefault(step, {}).update(at)
+    return merged
+
+
 def _want(tree: Tree, point: Point) -> None:
     at: Checkpoint = point.checkpoint
     node = tree.nodes[at.trajectory]

@@ -65,7 +65,8 @@ def verify_dynamics(
 
 def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, Any]]:
     """Train the shortest ``count`` finished segments of a home again, from the checkpoint each started from, and
-    compare the end with what is stored: bitwise equal on the same machine type, torch build and number of threads."""
+    compare the end with what is stored: bitwise equal on the same machine type, torch build and number of threads.
+    Segments of which either was let go are passed over."""
     study = session.studies[0]
     device = choose_device(study.device)
     torch.set_num_threads(study.threads)
@@ -73,7 +74,8 @@ def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, An
         (stop - start, node.key, start, stop)
         for node in session.tree
         for start, stop in pairwise(node.boundaries())
-        if home.trajectory(node.key).checkpoint(stop).is_dir()
+        if _there(home, Checkpoint(node.key, stop))
+        and ((at := _start(node.key, start, node.trajectory.parent)) is None or _there(home, at))
     ]
     records = []
     with threadpool_limits(study.threads):
@@ -90,10 +92,21 @@ def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, An
     return records
 
 
+def _start(key: str, start: int, parent: Checkpoint | None) -> Checkpoint | None:
+    """The checkpoint from which a segment starts; None at initialisation."""
+    if parent is None and start == 0:
+        return None
+    return parent if parent and parent.step == start else Checkpoint(key, start)
+
+
+def _there(home: Home, at: Checkpoint) -> bool:
+    return home.trajectory(at.trajectory).checkpoint(at.step).is_dir()
+
+
 def _restore(trainer: Trainer, home: Home, key: str, start: int, parent: Checkpoint | None) -> None:
     """Put a trainer where a segment starts: at the parent's checkpoint, at its own, or at initialisation."""
-    at = parent if parent and parent.step == start else Checkpoint(key, start)
-    if parent is None and start == 0:
+    at = _start(key, start, parent)
+    if at is None:
         return
     folder = home.trajectory(at.trajectory).checkpoint(at.step)
     loaded = load_checkpoint(folder, device=trainer.device, expect=at._asdict())

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from studies.cli import admin, cancelling, inspect_, logs, planning, reporting, running, statuses, sweeping, why
+from studies.cli import (
+    admin,
+    cancelling,
+    inspect_,
+    keeping,
+    logs,
+    planning,
+    reporting,
+    running,
+    statuses,
+    sweeping,
+    why,
+)
 
 app = typer.Typer(
     name="study",
@@ -37,5 +49,8 @@ app.command("claims")(reporting.claims)
 app.command("implications")(reporting.implications)
 app.command("results")(reporting.results)
 app.command("verify")(running.verify)
+app.command("gc")(keeping.gc)
+app.command("bundle")(keeping.bundle)
+admin.db.command("import")(keeping.import_bundle)
 app.add_typer(admin.db, name="db")
 app.command("doctor")(admin.doctor)

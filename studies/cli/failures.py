@@ -12,7 +12,7 @@ from studies.errors import StudyError
 _EXPECTED = (
     ("results.store", "StoreError"),
     ("reports.errors", "ReportError"),
-    ("meanflow_core.checkpoint", "CheckpointError"),
+    ("meanflow_core.manifest", "CheckpointError"),
     ("meanflow_core.evaluation.errors", "EvaluationError"),
     ("meanflow_core.data.base", "DataError"),
 )

@@ -31,5 +31,14 @@ def hours(value: float | None) -> str:
     return f"{value:,.0f} h" if value < 100 else f"{value:,.0f} h ({value / 24:,.0f} days)"
 
 
+def volume(size: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1000 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
+
+
 def scientific(value: float) -> str:
     return f"{value:.2e}" if value else "0"

@@ -91,8 +91,8 @@ def execute(
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
     with created(place) as engine:
+        _record(session, place, variant)  # before anything is looked at: what a run wants is no garbage from here on
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
-    _record(session, place, variant)
     _say(_todo(session, jobs))
     outcome = _execute(how, place, jobs) if jobs else Outcome()
     _complain(outcome)
