@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, Executable, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
@@ -65,16 +67,45 @@ def ingest(engine: Engine, home: Home, only: Collection[str] | None = None) -> I
 
 
 def upsert(connection: Connection, model: type[models.Base], entries: Sequence[Row], *, lowest: str = "") -> None:
-    """Inserts or replaces rows; with ``lowest``, replaces only where the new row has less in that column."""
-    if not entries:
-        return
+    """Inserts or replaces rows; with ``lowest``, replaces only where the new row has less in that column.
+
+    Of rows with the same key the last counts; with ``lowest``, the first of those that have least.
+    """
+    if entries:
+        dialect = connection.dialect.name
+        rows = entries if dialect == "sqlite" else _columns(model, _one_a_key(model, entries, lowest))
+        connection.execute(_upsert(dialect, model, lowest), rows)
+
+
+@cache
+def _upsert(dialect: str, model: type[models.Base], lowest: str) -> Executable:
     table: Any = model.__table__
-    statement = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    values = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
-    where = statement.excluded[lowest] < table.c[lowest] if lowest else None
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=table.primary_key, set_=values, where=where), entries
-    )
+    if dialect == "sqlite":
+        insert: Any = sqlite.insert(table)
+    else:  # psycopg sends many rows one by one, so they go as one array a column
+        arrays = (
+            func.unnest(bindparam(f"all_{c.name}", type_=postgresql.ARRAY(c.type, dimensions=1))) for c in table.columns
+        )
+        insert = postgresql.insert(table).from_select(table.columns.keys(), select(*arrays))
+    values = {c.name: insert.excluded[c.name] for c in table.columns if not c.primary_key}
+    where = insert.excluded[lowest] < table.c[lowest] if lowest else None
+    statement: Executable = insert.on_conflict_do_update(index_elements=table.primary_key, set_=values, where=where)
+    return statement
+
+
+def _columns(model: type[models.Base], entries: Sequence[Row]) -> dict[str, list[Any]]:
+    return {f"all_{name}": [entry[name] for entry in entries] for name in model.__table__.c.keys()}  # noqa: SIM118
+
+
+def _one_a_key(model: type[models.Base], entries: Sequence[Row], lowest: str) -> list[Row]:
+    """What rows inserted one after another would leave: PostgreSQL touches no row twice in one statement."""
+    key = itemgetter(*(c.name for c in model.__table__.primary_key))
+    left: dict[Any, Row] = {}
+    for entry in entries:
+        before = left.get(key(entry))
+        if not lowest or before is None or entry[lowest] < before[lowest]:
+            left[key(entry)] = entry
+    return list(left.values())
 
 
 class Ingest:

@@ -71,7 +71,7 @@ def _beside(url: URL, file: Path, home: Home) -> Ingest:
         raise StoreError(f"A new store cannot be made in {file.parent}: {error.strerror}.") from error
     with scratch as folder:
         fresh = Path(folder) / file.name
-        engine = open_store(f"sqlite:///{fresh}")
+        engine = open_store(f"sqlite:///{fresh}", scratch=True)
         try:
             work = Ingest(home, lambda: writing(engine), {})
             work.everything()

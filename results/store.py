@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, func, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from results.filesystem import filesystem_of
+from results.sqlitefile import prepare
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -69,7 +71,10 @@ def explain(url: URL, error: Exception) -> StoreError:
     for sign, meaning, advice in _KNOWN_FAILURES:
         if sign in detail.lower():
             return StoreError(f"The store {where} {meaning} ({detail}). {advice} Nothing is lost: {CACHE}.")
-    return StoreError(f"The store {where} failed: {detail}. Check the address (STUDY_STORE) and the database.")
+    return StoreError(
+        f"The store {where} failed: {detail.removesuffix('.')}. Check the address (STUDY_STORE) and the database, then "
+        f"run the same command again. Nothing is lost: {CACHE}."
+    )
 
 
 def _disk_is_full(url: URL) -> bool:
@@ -109,14 +114,16 @@ def sqlite_file(url: URL) -> Path | None:
     return Path(str(url.database)) if in_file else None
 
 
-def open_store(url: str) -> Engine:
+def open_store(url: str, *, scratch: bool = False) -> Engine:
     """Opens the store at a SQLAlchemy URL, making it (and a SQLite file's folder) and migrating it as needed.
+
+    Where SQLite must do without WAL that is said in the log as the store is made, but for a ``scratch`` file.
 
     Raises `StoreError` where that is impossible or where a newer version of this program made the store.
     Dispose of the engine after use. Any number of processes may open one store at once.
     """
     parsed = parse_url(url)
-    engine = _engine(parsed)
+    engine = _engine(parsed, scratch)
     try:
         with reading(engine) as connection:
             version = _version(connection)
@@ -145,7 +152,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, scratch: bool) -> Engine:
     where = url.render_as_string(hide_password=True)
     sqlite = url.get_backend_name() == "sqlite"
     # NaN and infinities are not JSON: PostgreSQL refuses them, so SQLite must not take them either.
@@ -168,31 +175,8 @@ def _engine(url: URL) -> Engine:
     if engine.dialect.is_async:
         raise StoreError(f"The store {where} names an asynchronous driver; leave the driver out of the address.")
     if sqlite:
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        prepare(engine, "" if scratch else where, filesystem_of(file) if file else "", BUSY_SECONDS)
     return engine
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun by _begin_sqlite, also those with DDL
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = NORMAL")  # safe with WAL, and spares a disk flush a transaction
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            # Where two processes make the file at once, SQLite refuses this at once instead of waiting.
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes its lock at once: a reader that turns writer later could only fail, not wait.
-    immediate = connection.get_execution_options().get("study_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def _version(connection: Connection) -> str | None:

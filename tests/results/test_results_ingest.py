@@ -360,3 +360,26 @@ def test_marks_are_those_of_the_moment(builder, store: Engine) -> None:
     work = Ingest(builder.home, begin, known)
     work.everything()
     assert sorted(training_metrics(store, ["t"], ["loss"])["step"]) == [0, 1]
+
+
+def test_what_an_attempt_says_twice_counts_as_it_first_stood(builder, store: Engine) -> None:
+    lines = [builder.metrics_line(5, scale=1), builder.metrics_line(5, scale=2)]
+    lines += [builder.evaluation_line("t", 5, value=1.0), builder.evaluation_line("t", 5, value=2.0)]
+    builder.attempt("t", 1, lines)
+    ingest(store, builder.home)
+    assert training_metrics(store, ["t"], ["v_mse"])["value"].tolist() == [2.0]
+    with reading(store) as connection:
+        assert connection.scalars(select(Evaluation.value)).all() == [1.0]
+
+
+NAMES = ["a,b", 'a"b', "a\\b", "{a}", "NULL", "null", "", " ", "a'b", "Ünï\n", "%s", ":x"]
+
+
+def test_odd_names_survive(builder, store: Engine) -> None:
+    builder.attempt("t", 1, [{"type": "metrics", "step": 0, "values": dict.fromkeys(NAMES, 1.0)}])
+    builder.run("20261120T120501-aaaaaa", arms=[], command=[], config={"a": NAMES, "b": [], "c": [[1], [2, 3]]})
+    ingest(store, builder.home)
+    assert sorted(training_metrics(store, ["t"])["name"]) == sorted(NAMES)
+    with reading(store) as connection:
+        assert connection.scalar(select(Run.config)) == {"a": NAMES, "b": [], "c": [[1], [2, 3]]}
+        assert connection.scalar(select(Run.command)) == []
