@@ -8,7 +8,7 @@ are not noticed; `results.rebuild` starts afresh.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,8 +49,9 @@ class IngestReport:
     verdicts: int = 0
 
 
-def ingest(engine: Engine, home: Home) -> IngestReport:
-    """Reads the files of a home that are new, have grown or have changed since the last time.
+def ingest(engine: Engine, home: Home, only: Collection[str] | None = None) -> IngestReport:
+    """Reads the files of a home that are new, have grown or have changed since the last time; of trajectories,
+    ``only`` these, where they are given.
 
     A store holds one home. Raises `StoreError` naming file and line where one is malformed or of a foreign
     format, after all else has been stored.
@@ -58,7 +59,7 @@ def ingest(engine: Engine, home: Home) -> IngestReport:
     with reading(engine) as connection:
         known = _marks(connection)
     work = Ingest(home, lambda: writing(engine), known)
-    work.everything()
+    work.everything(only)
     work.raise_problems()
     return work.report
 
@@ -84,11 +85,12 @@ class Ingest:
         self.report = IngestReport()
         self.problems: list[str] = []
 
-    def everything(self) -> None:
+    def everything(self, only: Collection[str] | None = None) -> None:
         for folder in folders(self.home.runs):
             with self._noting_problems():
                 self._run(folder)
-        for folder in folders(self.home.trajectories):
+        every = folders(self.home.trajectories) if only is None else [self.home.trajectories / key for key in only]
+        for folder in every:
             with self._noting_problems():
                 self._trajectory(TrajectoryDir(folder))
             for attempt in folders(folder / "attempts"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, func, select
 
-from results.models import Attempt, Evaluation, Metric, Run
+from results.models import Attempt, Evaluation, Run, Trajectory
 from results.store import reading
 
 AT_ONCE = 500  # keys in one statement; databases bound the number of parameters
@@ -43,6 +43,24 @@ class AttemptRecord:
     started: datetime | None
     ended: datetime | None
     host: str | None
+
+
+@dataclass(frozen=True)
+class StoredTrajectory:
+    """The key material of a trajectory that was begun."""
+
+    trajectory: str
+    parent_trajectory: str | None
+    parent_step: int | None
+    seed: int
+    horizon_steps: int | None
+    dynamics: dict[str, Any]
+
+    @property
+    def parent(self) -> tuple[str, int] | None:
+        if self.parent_trajectory is None or self.parent_step is None:
+            return None
+        return self.parent_trajectory, self.parent_step
 
 
 def stored_runs(engine: Engine) -> list[StoredRun]:
@@ -91,15 +109,29 @@ def evaluated_keys_of(engine: Engine, trajectories: Collection[str] | None = Non
         }
 
 
-def steps_reached(engine: Engine, trajectories: Collection[str]) -> dict[str, int]:
-    """The last step of some trajectories that is logged, of those that have any."""
-    statement = select(Metric.trajectory, func.max(Metric.step)).group_by(Metric.trajectory)
+def stored_trajectories(engine: Engine) -> list[StoredTrajectory]:
+    """All trajectories that were ever begun, by key."""
+    columns = [getattr(Trajectory, name) for name in StoredTrajectory.__dataclass_fields__]
     with reading(engine) as connection:
-        return {
-            row[0]: int(row[1])
-            for condition in _of(Metric.trajectory, trajectories)
-            for row in connection.execute(statement.where(condition))
-        }
+        rows = connection.execute(select(*columns).order_by(Trajectory.trajectory))
+        return [StoredTrajectory(*row) for row in rows]
+
+
+def measured_protocols(engine: Engine, trajectories: Collection[str]) -> dict[tuple[str, int], set[str]]:
+    """By (trajectory, step), the keys of the protocols under which it has been measured."""
+    columns = (Evaluation.trajectory, Evaluation.step, Evaluation.protocol)
+    found: dict[tuple[str, int], set[str]] = {}
+    with reading(engine) as connection:
+        for condition in _of(Evaluation.trajectory, trajectories):
+            for trajectory, step, protocol in connection.execute(select(*columns).where(condition)):
+                found.setdefault((trajectory, step), set()).add(protocol)
+    return found
+
+
+def newest_run(engine: Engine) -> str | None:
+    """The name of the run that was declared last."""
+    with reading(engine) as connection:
+        return connection.scalar(select(func.max(Run.run)))
 
 
 def _portions(keys: Collection[str]) -> Iterator[list[str]]:

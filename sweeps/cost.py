@@ -69,9 +69,12 @@ def step_class(dynamics: Dynamics, device: str) -> str:
 def learn(rates: Rates, step_times: Iterable[tuple[dict[str, Any], str, float]]) -> Rates:
     """Add step times from the store: (resolved dynamics, device kind, seconds per step)."""
     seen: dict[str, list[float]] = {}
+    classes: dict[tuple[str, str], str] = {}  # thousands of attempts share a few dynamics
     for dynamics, device, seconds in step_times:
-        kind = "cpu" if device == "cpu" else "cuda"
-        seen.setdefault(step_class(Dynamics.model_validate(dynamics), kind), []).append(seconds)
+        known = json.dumps(dynamics, sort_keys=True), "cpu" if device == "cpu" else "cuda"
+        if known not in classes:
+            classes[known] = step_class(Dynamics.model_validate(dynamics), known[1])
+        seen.setdefault(classes[known], []).append(seconds)
     rates.seconds_per_step |= {key: statistics.median(values) for key, values in seen.items()}
     return rates
 

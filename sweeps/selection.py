@@ -6,7 +6,7 @@ among their arms. Nothing here reads YAML: a study file may have changed since, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,7 +15,6 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from meanflow_core.registry import ComponentError
 from results.stored import StoredRun, stored_runs
 from studies.arms import Arm
 from studies.errors import StudyError
@@ -62,21 +61,21 @@ class StoredStudy:
         return f"{self.run.study} at {self.run.scale}" + (f" as {self.run.variant}" if self.run.variant else "")
 
     @cached_property
-    def study(self) -> ResolvedStudy:
-        """Raises: StudyError where this program cannot read what an older one stored."""
+    def session(self) -> Session:
+        """All its arms, merged into one tree. Raises: StudyError where this program cannot read what an older one
+        stored."""
         try:
-            study = ResolvedStudy.model_validate(self.run.config)
-        except (ValidationError, ComponentError) as error:
+            study = ResolvedStudy.model_validate(self.run.config).model_copy(update={"seeds": self.run.seeds})
+            return open_session([study], self.run.variant)
+        except (ValueError, StudyError) as error:  # pydantic's ValidationError and a ComponentError are ValueErrors
             raise StudyError(
                 f"the configuration of run {self.run.run} ({self.name}) cannot be read by this program: "
-                f"{str(error).splitlines()[0]}; run the study again, or leave it out"
+                f"{_first(error)}; run the study again, or name others"
             ) from None
-        return study.model_copy(update={"seeds": self.run.seeds})
 
-    @cached_property
-    def session(self) -> Session:
-        """All its arms, merged into one tree. Raises: StudyError."""
-        return open_session([self.study], self.run.variant)
+    @property
+    def study(self) -> ResolvedStudy:
+        return self.session.studies[0]
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -85,14 +84,17 @@ class StoredStudy:
 
 @dataclass(frozen=True)
 class Selected:
-    """The arms of one stored study that are meant; ``whole`` if that is all of them."""
+    """The arms of one stored study that are meant."""
 
     stored: StoredStudy
     arms: tuple[Arm, ...]
 
-    @property
-    def whole(self) -> bool:
-        return len(self.arms) == len(self.stored.arms)
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def stored_studies(engine: Engine) -> list[StoredStudy]:
@@ -131,19 +133,17 @@ def _hits(pattern: str, stored: Sequence[StoredStudy], unreadable: list[str] | N
     study, *rest = (part or "*" for part in pattern.split("/", 2))
     named = [one for one in stored if _like(one.run.study, study)]
     if rest and not named:
-        raise StudyError(f"no study that was run is called '{study}'; there is: {_studies(stored)}")
+        raise StudyError(
+            f"'{pattern}': no study that was run is called '{study}' (a pattern is study/panel/arm, and * is any); "
+            f"there is: {_studies(stored)}"
+        )
     panel, name = [*rest, "*", "*"][:2] if named else ("*", study)
     readable = [one for one in named or stored if _readable(one, unreadable)]
-    hits = [
-        {i: arm for i, arm in enumerate(one.arms) if _like(arm.panel, panel) and _like(arm.name, name)}
-        if one in readable
-        else {}
-        for one in stored
-    ]
+    hits = [arms_like(one.arms, panel, name) if one in readable else {} for one in stored]
     if readable and not any(hits):
         said = f"no arm is called '{pattern}'" if named else f"neither a study nor an arm is called '{pattern}'"
         studies = "" if named else f"the studies {_studies(stored)}, and the arms "
-        raise StudyError(f"{said}; there is: {studies}{_arm_names(readable)}")
+        raise StudyError(f"{said}; there is: {studies}{arm_names(a for one in readable for a in one.arms)}")
     return hits
 
 
@@ -180,7 +180,13 @@ def _studies(stored: Sequence[StoredStudy]) -> str:
     return "; ".join(one.name for one in stored) or "nothing"
 
 
-def _arm_names(stored: Sequence[StoredStudy]) -> str:
-    names = list(dict.fromkeys(f"{arm.study}/{arm.panel}/{arm.name}" for one in stored for arm in one.arms))
+def arms_like(arms: Sequence[Arm], panel: str, name: str) -> dict[int, Arm]:
+    """The arms, by their place, that patterns of panel and name mean."""
+    return {i: arm for i, arm in enumerate(arms) if _like(arm.panel, panel) and _like(arm.name, name)}
+
+
+def arm_names(arms: Iterable[Arm]) -> str:
+    """What arms there are, for a message."""
+    names = list(dict.fromkeys(f"{arm.study}/{arm.panel}/{arm.name}" for arm in arms))
     more = len(names) - SHOWN_ARMS
     return ", ".join(names[:SHOWN_ARMS]) + (f" and {more} more" if more > 0 else "")

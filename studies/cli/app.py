@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from studies.cli import admin, inspect_, keeping, planning, reporting, running, sweeping
+from studies.cli import admin, inspect_, keeping, logs, planning, reporting, running, statuses, sweeping, why
 
 app = typer.Typer(
     name="study",
@@ -27,7 +27,10 @@ app.command("list")(inspect_.list_studies)
 app.command("plan")(planning.plan)
 app.command("run")(running.run)
 app.command("sweep")(sweeping.sweep)
-app.command("status")(inspect_.status)
+app.command("status")(statuses.status)
+app.command("watch")(statuses.watch)
+app.command("logs")(logs.logs)
+app.command("why")(why.why)
 app.command("report")(reporting.report)
 app.command("claims")(reporting.claims)
 app.command("implications")(reporting.implications)

@@ -35,6 +35,17 @@ def parse_seeds(text: str | None) -> list[int] | None:
     return seeds
 
 
+def in_ranges(seeds: Sequence[int]) -> str:
+    """[0, 1, 2, 3, 7] → ``0-3,7``, as `parse_seeds` reads it."""
+    said: list[list[int]] = []
+    for seed in sorted(seeds):
+        if said and seed == said[-1][-1] + 1:
+            said[-1].append(seed)
+        else:
+            said.append([seed])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in said)
+
+
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, without importing torch."""
     if not shutil.which("nvidia-smi"):

@@ -66,15 +66,19 @@ def evaluated_in(root: Path) -> set[str]:
 
 def rates_of(root: Path) -> Rates:
     """Calibration and what the store has learned, for estimating hours."""
-    from sweeps.cost import Rates, learn, load_rates
+    from sweeps.cost import Rates, load_rates
 
-    if not home_exists(root) and not Home(root).calibration.is_file():
-        return Rates()
-    rates = load_rates(Home(root))
     if home_exists(root):
-        from results.queries import evaluation_seconds, step_times
-
         with created(Home(root)) as engine:
-            learn(rates, step_times(engine))
-            rates.seconds_per_evaluation = evaluation_seconds(engine)
+            return rates_in(engine, Home(root))
+    return load_rates(Home(root)) if Home(root).calibration.is_file() else Rates()
+
+
+def rates_in(engine: Engine, home: Home) -> Rates:
+    """The same with the store open."""
+    from results.queries import evaluation_seconds, step_times
+    from sweeps.cost import learn, load_rates
+
+    rates = learn(load_rates(home), step_times(engine))
+    rates.seconds_per_evaluation = evaluation_seconds(engine)
     return rates

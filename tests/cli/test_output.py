@@ -123,6 +123,7 @@ def test_a_pipe_that_closes_early(copy: Path) -> None:
 @pytest.mark.parametrize(
     "args",
     [["--help"], ["list"], ["plan", TINY], ["plan", TINY, "--power"], ["status"], ["claims", TINY], ["implications"],
+     ["status", "--arms"], ["watch"], ["logs"], ["why", TINY],
      ["results", "--study", TINY], ["report", TINY], ["run", TINY],
      ["gc", "tiny", "--ends"], ["bundle", "b.tar.gz", "--weights", "ema"],
      ["run", TINY, "--seeds", "1", "-o", "stages=[]", "--as", "x"]],

@@ -1,0 +1,35 @@
+"""Why an attempt ended before its time, in one of few words, from what it left in its folder."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, get_args
+
+from results.stored import AttemptRecord
+
+Cause = Literal["preempted", "timeout", "out of memory", "lost", "user error", "failed"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+_MEMORY = re.compile(
+    r"\b(OutOfMemoryError|MemoryError|out of memory|oom[- _]?kill\w*|not enough memory)\b", re.IGNORECASE
+)
+_TIME = re.compile(r"\b(time limit|timeout|timed out)\b", re.IGNORECASE)
+# They say what has to be changed; until then trying again ends the same.
+_USER = re.compile(r"(Diverged|CheckpointError|DataError|EvaluationError|ComponentError|StudyError)\b")
+
+
+def cause_of(attempt: AttemptRecord) -> Cause | None:
+    """Why an attempt that is over did not do its work; None where it did. One that left no ``DONE.json`` is lost (its
+    process or machine died), unless it still runs, which its lease knows."""
+    if attempt.status == "done":
+        return None
+    if attempt.status == "unfinished":
+        return "lost"
+    reason = attempt.reason or ""
+    if _MEMORY.search(reason):
+        return "out of memory"
+    if attempt.status == "preempted":
+        return "timeout" if _TIME.search(reason) else "preempted"
+    if _USER.match(reason):
+        return "user error"
+    return "timeout" if _TIME.search(reason) else "failed"
