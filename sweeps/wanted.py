@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from meanflow_core.registry import ComponentError
 from results.formats import RunFile
 from results.layout import Home
 from results.recorded import read_arms, read_run, run_names, trajectories_of, whose
@@ -61,7 +58,7 @@ def _tree(group: Group) -> Tree:
     try:
         study = ResolvedStudy.model_validate({**latest.config, "seeds": seeds})
         return build_tree(expand(study, latest.variant), {study.study: study.steps_per_epoch})
-    except (ValidationError, ComponentError, StudyError):
+    except (ValueError, StudyError):  # pydantic's ValidationError and a ComponentError are ValueErrors
         return Tree()
 
 

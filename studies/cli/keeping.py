@@ -195,7 +195,7 @@ def bundle(
         selected = _selected(place, what, scale, variant)
     names = run_names(place)
     if selected is not None:
-        if parts := [one.stored.name for one in selected if not one.whole]:
+        if parts := [one.stored.name for one in selected if len(one.arms) < len(one.stored.arms)]:
             raise StudyError(f"a bundle holds whole studies; leave out what chooses among the arms of {parts[0]}")
         chosen = {(one.stored.run.study, one.stored.run.scale, one.stored.run.variant) for one in selected}
         names = [name for name in names if whose(read_run(place, name)) in chosen]

@@ -294,6 +294,7 @@ def test_what_is_unchanged_is_taken(bundle: Path, tmp_path: Path) -> None:
     ("data", "says"),
     [(b"", "cut off"), (b"no archive", "no tar.gz file, or damaged"), (gzip.compress(b""), "cut off"),
      (gzip.compress(b"x" * 5000), "no tar.gz file, or damaged"), (gzip.compress(bytes(10000)), "does not begin with")],
+    ids=["empty", "text", "empty gzip", "gzip of text", "gzip of zeros"],
 )  # fmt: skip
 def test_what_is_no_bundle(data: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / "b.tar.gz"
