@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-<<<<<<< HEAD
 from studies.cli import (
     admin,
     cancelling,
@@ -18,9 +17,6 @@ from studies.cli import (
     sweeping,
     why,
 )
-=======
-from studies.cli import admin, inspect_, keeping, logs, planning, reporting, running, statuses, sweeping, why
->>>>>>> keep
 
 app = typer.Typer(
     name="study",
