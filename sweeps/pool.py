@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from typing import Any
 from results.layout import Home
 from sweeps.backend import Event
 from sweeps.jobs import EXIT_PREEMPTED, Job
+from sweeps.logs import log_to
 
 STOP_GRACE_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -176,16 +176,6 @@ def end_with_parent(parent: int, interval_s: float = 0.5) -> None:
     threading.Thread(target=watch, daemon=True, name="parent watch").start()
 
 
-def _log_to(path: Path) -> None:
-    """Send everything this process prints, C libraries included, to an attempt's log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-
-
 def _serve(connection: Connection, home: str, parent: int) -> None:
     """Body of a worker process: one job after another until the pipe closes or one does not end well."""
     stop = threading.Event()
@@ -193,7 +183,7 @@ def _serve(connection: Connection, home: str, parent: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     end_with_parent(parent)
-    _log_to(Path(os.devnull))
+    log_to(Path(os.devnull))
     from sweeps.worker import in_words, run_job
 
     def tell(kind: str, **fields: Any) -> None:
@@ -220,7 +210,7 @@ def _serve(connection: Connection, home: str, parent: int) -> None:
                 tell("progress", step=step)
 
         def begun(attempt: Any) -> None:
-            _log_to(attempt.log_path)
+            log_to(attempt.log_path)
             tell("started", log=str(attempt.log_path))
 
         try:

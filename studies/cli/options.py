@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,30 @@ VariantOpt = Annotated[
 StoredVariantOpt = Annotated[
     str | None,
     typer.Option("--as", metavar="NAME", help="The variant of that name instead of the study itself."),
+]
+WorkersOpt = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Jobs at once. Default: as many as the cores allow.")
+]
+
+
+class BackendName(StrEnum):
+    """What executes the jobs of a run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+BackendOpt = Annotated[
+    BackendName, typer.Option("--backend", help="What executes the jobs: processes of this machine, or Ray.")
+]
+AddressOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --backend ray: a Ray cluster that runs already ('auto' finds this machine's). Default: a Ray of "
+        "its own on this machine.",
+    ),
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

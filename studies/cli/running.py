@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from studies.cli.backends import BackendChoice, open_backend
 from studies.cli.options import (
     DEFAULT_HOME,
+    AddressOpt,
+    BackendName,
+    BackendOpt,
     HomeOpt,
     JsonOpt,
     OverrideOpt,
@@ -22,7 +25,9 @@ from studies.cli.options import (
     StudiesArg,
     StudyArg,
     VariantOpt,
+    WorkersOpt,
 )
+from studies.cli.output import say
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -34,10 +39,6 @@ if TYPE_CHECKING:
 
 SHOWN_BLOCKED = 8
 
-WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes. Default: as many as the cores allow.")
-]
-
 
 def run(
     studies: StudiesArg,
@@ -46,17 +47,20 @@ def run(
     override: OverrideOpt = None,
     variant: VariantOpt = None,
     workers: WorkersOpt = None,
+    backend: BackendOpt = BackendName.LOCAL,
+    address: AddressOpt = None,
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
     """Train and measure what a study still lacks. Running again continues; nothing is computed twice."""
     from studies.cli.choose import choose
 
+    choice = BackendChoice(backend, workers, address)
     chosen, said = choose(studies, scale, seeds, override or [], variant)
-    sys.exit(execute(chosen, said, studies, variant, workers, home))
+    sys.exit(execute(chosen, said, studies, variant, choice, home))
 
 
 def execute(
-    chosen: list[ResolvedStudy], said: str, studies: list[str], variant: str | None, workers: int | None, home: Path
+    chosen: list[ResolvedStudy], said: str, studies: list[str], variant: str | None, choice: BackendChoice, home: Path
 ) -> int:
     """Train and measure what resolved studies still lack, which the user called ``studies``. Returns: the exit status.
 
@@ -70,24 +74,19 @@ def execute(
     from sweeps.session import open_session
 
     session = open_session(chosen, variant)
-    _say(said)
-    if problems := preflight(session):
+    say(said)
+    if problems := preflight(session, choice.elsewhere):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
     place = Home(home)
     with created(place) as engine:
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
     _record(session, place, variant)
-    _say(_todo(session, jobs))
-    outcome = _execute(place, jobs, workers) if jobs else Outcome()
+    say(_todo(session, jobs))
+    outcome = _execute(place, jobs, choice) if jobs else Outcome()
     _complain(outcome)
     ingest_new(place)  # what the workers left
     return _conclude(outcome, studies, chosen, variant)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def _record(session: Session, home: Home, variant: str | None) -> None:
@@ -109,28 +108,12 @@ def _todo(session: Session, jobs: list[Job]) -> str:
     return f"to do: {segments} segments and {evaluations} evaluations{have}"
 
 
-def default_workers(jobs: list[Job]) -> int:
-    """Cores over threads a job; on a GPU one process, since a second would share it."""
-    if any(job.device != "cpu" for job in jobs):
-        from studies.cli.choose import has_gpu
-
-        if has_gpu() or any(job.device == "cuda" for job in jobs):
-            return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(job.threads for job in jobs))
-
-
-def _execute(home: Home, jobs: list[Job], workers: int | None) -> Outcome:
+def _execute(home: Home, jobs: list[Job], choice: BackendChoice) -> Outcome:
     from studies.cli.progress import progress
-    from sweeps.pool import Pool
-    from sweeps.scheduler import Scheduler
 
-    size = min(workers or default_workers(jobs), len(jobs))
-    _say(f"{size} worker{'s' if size > 1 else ''}; Ctrl-C stops cleanly, running again continues")
-    with progress(jobs) as watcher, Pool(home, size) as pool:
-        scheduler = Scheduler(home, pool, jobs, watcher)
-        with _stopping(scheduler):
-            return scheduler.run()
+    watcher = progress(jobs)
+    with open_backend(choice, home, jobs, watcher) as backend, watcher, _stopping(backend):
+        return backend.run()
 
 
 @contextmanager
@@ -152,31 +135,31 @@ def _stopping(backend: Backend) -> Iterator[None]:
 def _complain(outcome: Outcome) -> None:
     """Say what failed, why, and what could not start because of it."""
     for failure in outcome.failures:
-        _say(f"\nFAILED {failure.job.name}: {failure.reason}")
+        say(f"\nFAILED {failure.job.name}: {failure.reason}")
         if tail := failure.tail():
-            _say("  last lines of its log:")
-            _say("\n".join(f"  | {line}" for line in tail.splitlines()))
+            say("  last lines of its log:")
+            say("\n".join(f"  | {line}" for line in tail.splitlines()))
         if failure.log:
-            _say(f"  log: {failure.log}")
+            say(f"  log: {failure.log}")
     if outcome.blocked:
-        _say(f"\n{len(outcome.blocked)} jobs are blocked: what they start from or measure failed or is missing")
-        _say("\n".join(f"  - {job.name}" for job in outcome.blocked[:SHOWN_BLOCKED]))
+        say(f"\n{len(outcome.blocked)} jobs are blocked: what they start from or measure failed or is missing")
+        say("\n".join(f"  - {job.name}" for job in outcome.blocked[:SHOWN_BLOCKED]))
         if len(outcome.blocked) > SHOWN_BLOCKED:
-            _say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
+            say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
 
 
 def _conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
     """Say how it ended and what comes next. Returns: the exit status."""
     if outcome.interrupted:
-        _say("stopped; what was trained is saved. Run the same command again to continue")
+        say("stopped; what was trained is saved. Run the same command again to continue")
         return 130
     if not outcome.complete:
-        _say("run the same command again to retry; nothing that is done will be computed again")
+        say("run the same command again to retry; nothing that is done will be computed again")
         return 1
     suffix = f" --as {variant}" if variant else ""
     for name, study in zip(studies, chosen, strict=True):
         claims = f"   and   study claims {name}{suffix}" if study.claims else "   (this run declares no claims)"
-        _say(f"done. Next: study report {name}{suffix}{claims}")
+        say(f"done. Next: study report {name}{suffix}{claims}")
     return 0
 
 
@@ -208,11 +191,11 @@ def verify(
         record = {"study": chosen[0].study, "scale": chosen[0].scale, "first": first, "second": second}
         print_json({**record, "dynamics": dynamics, "stored": segments})
     else:
-        _say(said)
+        say(said)
         for result in dynamics:
-            _say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {_equality(result)}")
+            say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {_equality(result)}")
         for result in segments:
-            _say(f"stored {result['segment']}, on {result['device']}: {_equality(result)}")
+            say(f"stored {result['segment']}, on {result['device']}: {_equality(result)}")
     if not all(result["equal"] for result in [*dynamics, *segments]):
         sys.exit(1)
 

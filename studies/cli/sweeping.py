@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies.cli.options import DEFAULT_HOME, HomeOpt, ScaleOpt, SeedsOpt, StudyArg, VariantOpt
-from studies.cli.running import WorkersOpt, execute
+from studies.cli.backends import BackendChoice
+from studies.cli.options import (
+    DEFAULT_HOME,
+    AddressOpt,
+    BackendName,
+    BackendOpt,
+    HomeOpt,
+    ScaleOpt,
+    SeedsOpt,
+    StudyArg,
+    VariantOpt,
+    WorkersOpt,
+)
+from studies.cli.running import execute
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -35,6 +47,8 @@ def sweep(
     override: SweepOverrideOpt = None,
     variant: VariantOpt = None,
     workers: WorkersOpt = None,
+    backend: BackendOpt = BackendName.LOCAL,
+    address: AddressOpt = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the ranking and the figure.")] = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
@@ -43,8 +57,9 @@ def sweep(
     Points that the home holds already are not computed again. The best point is known only up to its seeds: points that
     these cannot tell from it are named.
     """
+    choice = BackendChoice(backend, workers, address)
     chosen, said = choose_sweep(study, scale, seeds, override or [], variant)
-    status = execute([chosen], said, [study], variant, workers, home)
+    status = execute([chosen], said, [study], variant, choice, home)
     if status in (0, 1):  # not stopped: a ranking of what is there
         _report(chosen, study, variant, out, home)
     sys.exit(status)
