@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 from unittest import mock
 
 from results.layout import Home
@@ -18,56 +18,52 @@ from studies.errors import StudyError
 from sweeps.jobs import Job
 from sweeps.ray_workers import wants_gpu
 
-LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80_000_000  # near the least that Ray takes: what crosses is a path and some JSON
 CONNECT_S = 5.0
-PROBE_S = 30.0
-QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
-_PROBE = """
-import logging, sys, ray
-try:
-    ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
-except BaseException as error:
-    said = [line.strip() for line in str(error).splitlines() if line.strip()]
-    sys.exit("\\n" + (said[0] if said else type(error).__name__))
-"""
+PROBE_S = 20.0
+SAID = "probe: "
+_PROBE = "import sys; from sweeps.ray_cluster import probe; probe(sys.argv[1])"
 
 
 @contextmanager
 def own_ray(home: Home, cpus: int) -> Iterator[str]:
     """A Ray with so many CPUs that ends with this process; it listens on loopback only. Yields: its address."""
-    import ray
-    from ray._private import services
+    with _connected(
+        home,
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+    ) as address:
+        yield address
 
-    # Ray takes 127.0.0.1 for the machine's address in the network, and would then listen to all of it.
-    loopback = mock.patch.object(services, "resolve_ip_for_localhost", lambda host: host)
-    with _beginning(home), loopback:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address=LOOPBACK,
-            **QUIET,
-        )
+
+@contextmanager
+def joined_ray(home: Home, address: str) -> Iterator[str]:
+    """A cluster that runs already, of which this machine is a node; `check_address` says whether it is."""
+    with _connected(home, address=address) as joined:
+        yield joined
+
+
+@contextmanager
+def _connected(home: Home, **arguments: Any) -> Iterator[str]:
+    import ray
+
+    with _beginning(home), _loopback_as_it_is():
+        ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
 
 
-@contextmanager
-def joined_ray(home: Home, address: str) -> Iterator[str]:
-    """A cluster that runs already, of which this machine is a node. Raises: StudyError where there is none."""
-    import ray
+def _loopback_as_it_is() -> AbstractContextManager[object]:
+    """Ray takes 127.0.0.1 for the machine's address in the network: it would listen to all of that, and not find a Ray
+    that listens on loopback only."""
+    from ray._private import services
 
-    check_address(address)
-    with _beginning(home):
-        ray.init(address=address, **QUIET)
-    try:
-        yield address
-    finally:
-        ray.shutdown()
+    return mock.patch.object(services, "resolve_ip_for_localhost", lambda host: host)
 
 
 @contextmanager
@@ -75,14 +71,24 @@ def _beginning(home: Home) -> Iterator[None]:
     """Ray lets its workers import from the folder in which it is initialised, and takes SIGTERM for itself. The home
     holds nothing to import, but a random.py may lie where the user happens to be; SIGTERM is the command's."""
     home.root.mkdir(parents=True, exist_ok=True)
-    main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
         with contextlib.chdir(home.root):
             yield
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
+
+
+def probe(address: str) -> None:
+    """Join and leave; end the process with a message where that fails."""
+    import ray
+
+    try:
+        with _loopback_as_it_is():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except BaseException as error:
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        sys.exit(f"\n{SAID}{said[0] if said else type(error).__name__}")
 
 
 def check_address(address: str) -> None:
@@ -95,19 +101,28 @@ def check_address(address: str) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _PROBE, address],
-            capture_output=True,
-            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             timeout=PROBE_S,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        raise StudyError(
-            f"--address {address}: something listens there, but no Ray answers; give the address that `ray start "
-            "--head` prints (port 6379, not that of the dashboard)"
-        ) from None
+    except subprocess.TimeoutExpired as error:
+        raise StudyError(f"--address {address}: {_why_not(error.stderr or b'')}") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise StudyError(f"--address {address}: cannot join this Ray: {said[-1] if said else 'its probe died'}")
+        raise StudyError(f"--address {address}: {_why_not(done.stderr)}")
+
+
+def _why_not(stderr: bytes) -> str:
+    """Why a probe did not join, from what it and Ray's own log say."""
+    if b"InvalidAuthToken" in stderr:
+        return "this Ray wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to that of its head"
+    last = stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    if last.startswith(SAID):
+        return f"cannot join this Ray: {last.removeprefix(SAID)}"
+    return (
+        "something listens there, but no Ray answers; give the address that `ray start --head` prints (port 6379, "
+        "not that of the dashboard)"
+    )
 
 
 def _check_listens(address: str) -> None:

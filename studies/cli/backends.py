@@ -32,6 +32,13 @@ class BackendChoice:
         if self.address is not None and self.name is not BackendName.RAY:
             raise StudyError(f"--address {self.address} is that of a Ray cluster: add --backend ray")
 
+    def check(self) -> None:
+        """Raises: StudyError where it cannot be reached; before anything is recorded or begun."""
+        if self.address is not None:
+            from sweeps.ray_cluster import check_address
+
+            check_address(self.address)
+
     @property
     def elsewhere(self) -> bool:
         """Whether jobs run on other machines, whose devices this one does not have."""

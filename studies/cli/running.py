@@ -78,6 +78,7 @@ def execute(
     if problems := preflight(session, choice.elsewhere):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
+    choice.check()
     place = Home(home)
     with created(place) as engine:
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
