@@ -16,20 +16,33 @@ from studies.loader import SCALES, StudySource, builtin_names, load_source, merg
 from studies.schema import ResolvedStudy
 from studies.yamlfile import Loc
 
-OWN_KEYS = {"base", "space", "strategy", "points", "seed"}  # of a sweep and of no study: they need no 'sweep.' before
+OWN_KEYS = {
+    "base",
+    "space",
+    "strategy",
+    "points",
+    "seed",
+    "drawn",
+}  # of a sweep and of no study: they need no 'sweep.' before
 
 Data = dict[str, Any]
 
 
 def resolve_fitted(
-    source: StudySource, scale: str, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None
+    source: StudySource,
+    scale: str,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    panel: str | None = None,
 ) -> tuple[ResolvedStudy, list[str]]:
     """The study at one scale, and in words what of it is left out since its arms no longer fit: claims, table and
-    figure that speak of points which an override of the sweep has removed.
+    figure that speak of points which an override of the sweep has removed. ``panel`` alone is kept, if given.
 
     Raises: StudyError naming file, line and key of whatever is wrong.
     """
     data, overridden = merged(source, scale, [in_sweep(item) for item in overrides], seeds)
+    if panel is not None:
+        _keep_panel(data, panel)
     of_sweep = [path for path in overridden if path[0] == "sweep"]
     if not of_sweep:
         return validated(data, source, overridden), []
@@ -39,6 +52,15 @@ def resolve_fitted(
     left_out = leave_out_misfits(data, {str(path[0]) for path in overridden})
     said = [f"left out, since {why}: {', '.join(names)}" for why, names in left_out.items()]
     return validated(data, source, overridden), said
+
+
+def _keep_panel(data: Data, panel: str) -> None:
+    """Remove all panels of a merged study but one, and the controls beside them. Raises: StudyError."""
+    panels, controls = _parts(data.get("panels")), _parts(data.get("controls"))
+    if panel not in panels:
+        raise StudyError(f"--panel {panel}: there is no such panel (there is: {', '.join(panels)})")
+    data["panels"] = {panel: panels[panel]}
+    data["controls"] = {name: control for name, control in controls.items() if _parts(control).get("panel") == panel}
 
 
 def in_sweep(override: str) -> str:

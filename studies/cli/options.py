@@ -75,6 +75,30 @@ AddressOpt = Annotated[
         "its own on this machine.",
     ),
 ]
+
+
+class SearchName(StrEnum):
+    """How the points of a search are drawn."""
+
+    ASHA = "asha"
+    OPTUNA = "optuna"
+    RANDOM = "random"
+
+
+SearchOpt = Annotated[
+    SearchName | None,
+    typer.Option(
+        "--search",
+        help="Draw the points: asha stops bad ones early, optuna also draws by what is known, random does neither. "
+        "Needs --samples and --as.",
+    ),
+]
+SamplesOpt = Annotated[
+    int | None, typer.Option("--samples", min=1, metavar="N", help="How many points --search draws.")
+]
+PanelOpt = Annotated[
+    str | None, typer.Option("--panel", help="The panel that --search looks at. Default: the study's first.")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 DEFAULT_HOME = Path("study_home")

@@ -70,27 +70,33 @@ def execute(
     from results.queries import evaluated_keys
     from studies.cli.store import created, ingest_new
     from sweeps.backend import Outcome
-    from sweeps.preflight import preflight
     from sweeps.session import open_session
 
     session = open_session(chosen, variant)
     say(said)
-    if problems := preflight(session, choice.elsewhere):
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
-    choice.check()
+    ready(session, studies, choice)
     place = Home(home)
     with created(place) as engine:
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
-    _record(session, place, variant)
+    record(session, place, variant)
     say(_todo(session, jobs))
-    outcome = _execute(place, jobs, choice) if jobs else Outcome()
-    _complain(outcome)
+    outcome = execute_jobs(place, jobs, choice) if jobs else Outcome()
+    complain(outcome)
     ingest_new(place)  # what the workers left
-    return _conclude(outcome, studies, chosen, variant)
+    return conclude(outcome, studies, chosen, variant)
 
 
-def _record(session: Session, home: Home, variant: str | None) -> None:
+def ready(session: Session, studies: list[str], choice: BackendChoice) -> None:
+    """Raises: StudyError where a session that the user called ``studies`` cannot run, or its backend is not there."""
+    from sweeps.preflight import preflight
+
+    if problems := preflight(session, choice.elsewhere):
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise StudyError(f"{', '.join(studies)} cannot run at scale {session.studies[0].scale} yet:\n{listed}")
+    choice.check()
+
+
+def record(session: Session, home: Home, variant: str | None) -> None:
     from sweeps.provenance import collect
     from sweeps.runs import record_run
 
@@ -109,7 +115,8 @@ def _todo(session: Session, jobs: list[Job]) -> str:
     return f"to do: {segments} segments and {evaluations} evaluations{have}"
 
 
-def _execute(home: Home, jobs: list[Job], choice: BackendChoice) -> Outcome:
+def execute_jobs(home: Home, jobs: list[Job], choice: BackendChoice) -> Outcome:
+    """Execute jobs on the backend asked for, showing progress, until they end or Ctrl-C."""
     from studies.cli.progress import progress
 
     watcher = progress(jobs)
@@ -133,7 +140,7 @@ def _stopping(backend: Backend) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _complain(outcome: Outcome) -> None:
+def complain(outcome: Outcome) -> None:
     """Say what failed, why, and what could not start because of it."""
     for failure in outcome.failures:
         say(f"\nFAILED {failure.job.name}: {failure.reason}")
@@ -149,7 +156,7 @@ def _complain(outcome: Outcome) -> None:
             say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
 
 
-def _conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
+def conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
     """Say how it ended and what comes next. Returns: the exit status."""
     if outcome.interrupted:
         say("stopped; what was trained is saved. Run the same command again to continue")

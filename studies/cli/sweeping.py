@@ -16,14 +16,19 @@ from studies.cli.options import (
     BackendName,
     BackendOpt,
     HomeOpt,
+    PanelOpt,
+    SamplesOpt,
     ScaleOpt,
+    SearchOpt,
     SeedsOpt,
     StudyArg,
     VariantOpt,
     WorkersOpt,
 )
 from studies.cli.running import execute
+from studies.cli.searching import asked_of, search_and_finish
 from studies.errors import StudyError
+from studies.sweep import SEARCHES
 
 if TYPE_CHECKING:
     from studies.schema import ResolvedStudy
@@ -49,6 +54,9 @@ def sweep(
     workers: WorkersOpt = None,
     backend: BackendOpt = BackendName.LOCAL,
     address: AddressOpt = None,
+    search: SearchOpt = None,
+    samples: SamplesOpt = None,
+    panel: PanelOpt = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the ranking and the figure.")] = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
@@ -58,24 +66,34 @@ def sweep(
     these cannot tell from it are named.
     """
     choice = BackendChoice(backend, workers, address)
-    chosen, said = choose_sweep(study, scale, seeds, override or [], variant)
-    status = execute([chosen], said, [study], variant, choice, home)
+    asked = asked_of(study, scale, seeds, override or [], variant, search, samples, panel)
+    if asked is not None and asked.kind in SEARCHES:
+        status, chosen = search_and_finish(asked, choice, home)
+    else:
+        chosen, said = asked.resolve() if asked else choose_sweep(study, scale, seeds, override or [], variant)
+        status = execute([chosen], said, [study], variant, choice, home)
     if status in (0, 1):  # not stopped: a ranking of what is there
         _report(chosen, study, variant, out, home)
     sys.exit(status)
 
 
 def choose_sweep(
-    name: str, scale: str | None, seeds: str | None, overrides: Sequence[str], variant: str | None
+    name: str,
+    scale: str | None,
+    seeds: str | None,
+    overrides: Sequence[str],
+    variant: str | None,
+    panel: str | None = None,
 ) -> tuple[ResolvedStudy, str]:
-    """The study asked for, and what is to be said of the choice and of the points of its sweep.
+    """The study asked for, with one ``panel`` or all, and what is to be said of the choice and of the points of its
+    sweep.
 
     Raises: StudyError, also for a study without a sweep.
     """
     from studies.cli.choose import choose
     from studies.fitting import with_sweep
 
-    (resolved,), said = choose([name], scale, seeds, overrides, variant)
+    (resolved,), said = choose([name], scale, seeds, overrides, variant, panel)
     if resolved.sweep is None:
         there = ", ".join(built_in for built_in in with_sweep() if built_in != name)
         raise StudyError(
