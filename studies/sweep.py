@@ -97,7 +97,7 @@ class Sweep(Strict):
             raise ValueError(f"{self.points} different points cannot be drawn from a space of {size}")
         if (self.strategy in SEARCHES) != bool(self.drawn):
             raise ValueError(
-                "'drawn' is what `study sweep --search asha` (or optuna) has drawn, and goes with it alone"
+                "'drawn' goes with 'strategy: asha' or 'optuna', which `study sweep --search` sets, and no other"
             )
         if odd := next((one.point for one in self.drawn if set(one.point) != set(self.space)), None):
             raise ValueError(f"drawn: {odd} has not the attributes of the space: {', '.join(self.space)}")

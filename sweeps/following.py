@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -58,7 +59,7 @@ class Following:
                 continue
             try:
                 kind = json.loads((folder / "segment.json").read_text())["kind"]
-            except FileNotFoundError:
+            except (OSError, ValueError, KeyError):
                 continue  # it is just being made
             if kind == self.job.kind:
                 return folder
@@ -67,15 +68,19 @@ class Following:
 
     def _read_on(self, path: Path) -> None:
         """The step reached in training, which is known wherever it is logged; the number of evaluations done."""
-        with path.open("rb") as file:
-            file.seek(self._read)
-            lines = file.read().splitlines(keepends=True)
+        try:
+            with path.open("rb") as file:
+                file.seek(self._read)
+                lines = file.read().splitlines(keepends=True)
+        except OSError:  # not there yet; or a file system that hiccups: the next look tries again
+            return
         for line in lines:
             if not line.endswith(b"\n"):
                 break
             self._read += len(line)
-            record = json.loads(line)
-            if self.job.kind == "train":
-                self._reached = max(self._reached, record["step"])
-            else:
-                self._reached += record["type"] == "evaluation"
+            with contextlib.suppress(ValueError, KeyError):  # damaged lines count for nothing, here as in the store
+                record = json.loads(line)
+                if self.job.kind == "train":
+                    self._reached = max(self._reached, record["step"])
+                else:
+                    self._reached += record["type"] == "evaluation"

@@ -50,12 +50,20 @@ def joined_ray(home: Home, address: str) -> Iterator[str]:
 def _connected(home: Home, **arguments: Any) -> Iterator[str]:
     import ray
 
-    with _beginning(home), _loopback_as_it_is():
-        ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield ray.get_runtime_context().gcs_address
-    finally:
-        ray.shutdown()
+    with _silent():
+        with _beginning(home), _loopback_as_it_is():
+            ray.init(**arguments, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield ray.get_runtime_context().gcs_address
+        finally:
+            ray.shutdown()
+
+
+def _silent() -> AbstractContextManager[object]:
+    """When a worker or a node dies, Ray prints a page on the command's output, whatever it is told; ours is a line."""
+    from ray._private import worker
+
+    return mock.patch.object(worker, "print_to_stdstream", lambda *_, **__: None, create=True)
 
 
 def _loopback_as_it_is() -> AbstractContextManager[object]:

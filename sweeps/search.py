@@ -43,11 +43,11 @@ def rungs_of(epochs: Sequence[int], reduction: int = REDUCTION) -> list[int]:
     Args:
         epochs: at which an arm is measured, rising; the last is its end.
     """
-    rungs, wanted = [], float(epochs[0])
+    rungs, wanted = {epochs[-1]}, float(epochs[0])
     while wanted <= epochs[-1]:
-        rungs.append(next(epoch for epoch in epochs if epoch >= wanted))
+        rungs.add(next(epoch for epoch in epochs if epoch >= wanted))
         wanted *= reduction
-    return rungs if rungs[-1] == epochs[-1] else [*rungs, epochs[-1]]
+    return sorted(rungs)
 
 
 class Search:

@@ -191,15 +191,15 @@ def _keys(study: ResolvedStudy, arms: Sequence[Arm], name: str, epoch: int) -> s
 
 
 def the_panel(name: str, scale: str | None, panel: str | None) -> str:
-    """The panel to search in: that asked for, else the study's first."""
+    """The panel to search in: that asked for, else the study's first. Raises: StudyError for one without a sweep."""
     from studies.cli.choose import default_scale, source_of
     from studies.loader import merged
 
-    if panel is not None:
-        return panel
     source = source_of(name)
     data, _ = merged(source, scale or default_scale(source)[0])
-    return str(next(iter(data["panels"])))
+    if data.get("sweep") is None:
+        raise StudyError(f"study '{name}' has no sweep, so there is no space to search (see `study list`)")
+    return panel or str(next(iter(data["panels"])))
 
 
 def asked_of(

@@ -90,20 +90,18 @@ def test_a_failure_is_reported_with_its_log_and_blocks_only_what_needs_it(
     assert sum(end["status"] == "failed" for end in ends(tmp_path)) == 1, "a failure is not repeated"
 
 
-def test_a_job_whose_worker_dies_is_tried_again_but_not_for_ever_and_the_rest_goes_on(
-    subject: Subject, tmp_path: Path
-) -> None:
+def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, tmp_path: Path) -> None:
     """The control takes seconds, all else is short."""
-    longer = ("-o", "controls.joint.stages.0.epochs=150", "--as", "long_joint", "--workers", "2")
+    longer = ("-o", "controls.joint.stages.0.epochs=100", "--as", "long_joint", "--workers", "2")
     command, killed = Command("run", TINY, *longer, *subject.args, home=tmp_path), set()
     while not command.over():
-        for attempt in begun(tmp_path, stop_step=1500) - killed:
+        for attempt in begun(tmp_path, stop_step=1000) - killed:
             if kill_worker(attempt):
                 killed.add(attempt)
         time.sleep(0.02)
     status, output = command.wait()
     assert (status, len(killed)) == (1, MAX_LOST), output
-    assert f"killed, {MAX_LOST} times" in output.replace("by SIGKILL", "").replace("  ", " ") or "times" in output
+    assert "killed" in output and f", {MAX_LOST} times" in output
     assert "1 jobs are blocked" in output
     rows = succeeds("results", "--study", TINY, "--as", "long_joint", home=tmp_path).splitlines()[1:]
     assert {row.split(",")[5] for row in rows} == {"v0", "v2", "v4"}, "all else is complete"
