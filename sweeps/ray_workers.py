@@ -59,7 +59,7 @@ class RayWorkers:
         self._ray: Any = ray
         self._do_job = ray.remote(max_retries=0)(do_job)
         self._gpus = ray.cluster_resources().get("GPU", 0.0)
-        self._given: dict[ObjectRef, Following] = {}
+        self._given: dict[ObjectRef[Any], Following] = {}
 
     def idle(self) -> int:
         return self.size - len(self._given)
@@ -85,7 +85,7 @@ class RayWorkers:
         events = [event for ref in refs if ref not in ready for event in self._given[ref].news()]
         return events + [event for ref in ready for event in self._end(ref)]
 
-    def _end(self, ref: ObjectRef) -> list[Event]:
+    def _end(self, ref: ObjectRef[Any]) -> list[Event]:
         given = self._given.pop(ref)
         news = given.look()
         try:

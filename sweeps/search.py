@@ -161,7 +161,7 @@ def _searcher(sweep: Sweep) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {
+    space: dict[str, Any] = {
         name: optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
         if isinstance(values, Range)
         else optuna.distributions.CategoricalDistribution(values)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweeps.backend import Backend, Watcher
     from sweeps.jobs import Job
 
+Start = Callable[["list[Job]", "Watcher"], "Backend"]
 STOPPING = "Ctrl-C stops cleanly, running again continues"
 
 
@@ -45,26 +46,27 @@ class BackendChoice:
         return self.address is not None
 
 
-def open_backend(
-    choice: BackendChoice, home: Home, jobs: list[Job], watcher: Watcher
-) -> AbstractContextManager[Backend]:
-    """A backend that is ready to execute jobs; leaving it ends whatever of them still runs here."""
-    return _OPEN[choice.name](choice, home, jobs, watcher)
+def open_backend(choice: BackendChoice, home: Home, jobs: list[Job]) -> AbstractContextManager[Start]:
+    """Get a backend ready for jobs like these; leaving it ends whatever of them still runs here.
+
+    Yields: what starts it on some jobs, as often as there are more.
+    """
+    return _OPEN[choice.name](choice, home, jobs)
 
 
 @contextmanager
-def _local(choice: BackendChoice, home: Home, jobs: list[Job], watcher: Watcher) -> Iterator[Backend]:
+def _local(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
     from sweeps.pool import Pool
     from sweeps.scheduler import Scheduler
 
     size = min(choice.workers or default_workers(jobs), len(jobs))
     say(f"{_workers(size)}; {STOPPING}")
     with Pool(home, size) as pool:
-        yield Scheduler(home, pool, jobs, watcher)
+        yield lambda jobs, watcher: Scheduler(home, pool, jobs, watcher)
 
 
 @contextmanager
-def _ray(choice: BackendChoice, home: Home, jobs: list[Job], watcher: Watcher) -> Iterator[Backend]:
+def _ray(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
     from sweeps.ray_cluster import joined_ray, own_ray, slots
     from sweeps.ray_workers import RayWorkers
     from sweeps.scheduler import Scheduler
@@ -78,15 +80,13 @@ def _ray(choice: BackendChoice, home: Home, jobs: list[Job], watcher: Watcher) -
             size = min(choice.workers or fit, len(jobs))
         say(f"{_workers(size)} of the Ray at {address}; {STOPPING}")
         with RayWorkers(home, size) as workers:
-            yield Scheduler(home, workers, jobs, watcher)
+            yield lambda jobs, watcher: Scheduler(home, workers, jobs, watcher)
 
 
-_OPEN: dict[
-    BackendName, Callable[[BackendChoice, Home, list[Job], Watcher], AbstractContextManager[Backend]]
-] = {
+_OPEN: dict[BackendName, Callable[[BackendChoice, Home, list[Job]], AbstractContextManager[Start]]] = {
     BackendName.LOCAL: _local,
     BackendName.RAY: _ray,
-}  # fmt: skip
+}
 
 
 def _workers(size: int) -> str:

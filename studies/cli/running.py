@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies.cli.backends import BackendChoice, open_backend
+from studies.cli.backends import BackendChoice, Start, open_backend
 from studies.cli.options import (
     DEFAULT_HOME,
     AddressOpt,
@@ -80,7 +80,10 @@ def execute(
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
     record(session, place, variant)
     say(_todo(session, jobs))
-    outcome = execute_jobs(place, jobs, choice) if jobs else Outcome()
+    outcome = Outcome()
+    if jobs:
+        with open_backend(choice, place, jobs) as start:
+            outcome = run_jobs(start, jobs)
     complain(outcome)
     ingest_new(place)  # what the workers left
     return conclude(outcome, studies, chosen, variant)
@@ -115,12 +118,13 @@ def _todo(session: Session, jobs: list[Job]) -> str:
     return f"to do: {segments} segments and {evaluations} evaluations{have}"
 
 
-def execute_jobs(home: Home, jobs: list[Job], choice: BackendChoice) -> Outcome:
-    """Execute jobs on the backend asked for, showing progress, until they end or Ctrl-C."""
+def run_jobs(start: Start, jobs: list[Job]) -> Outcome:
+    """Execute jobs on a backend that is open, showing progress, until they end or Ctrl-C."""
     from studies.cli.progress import progress
 
     watcher = progress(jobs)
-    with open_backend(choice, home, jobs, watcher) as backend, watcher, _stopping(backend):
+    backend = start(jobs, watcher)
+    with watcher, _stopping(backend):
         return backend.run()
 
 
