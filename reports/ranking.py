@@ -22,6 +22,7 @@ from reports.versions import DECLARED, Version, shown
 from studies.figure import Levels
 from studies.schema import ResolvedStudy
 from studies.strict import Attribute
+from studies.sweep import Drawn
 
 ALPHA = 0.05
 PRIMARY = Levels(kind="levels", x="", x_label="")  # for a study without such a figure: its primary metric in one step
@@ -63,14 +64,15 @@ class Ranked:
 
 @dataclass(frozen=True)
 class PanelRanking:
-    """The points of one panel, best first, its other arms after them, and what is left out: points without a value and
-    seeds that not all points have."""
+    """The points of one panel, best first, its other arms after them, and what is left out: points without a value,
+    seeds that not all points have, and points that an adaptive search has cut short."""
 
     panel: str
     title: str
     rows: tuple[Ranked, ...]
     unmeasured: tuple[str, ...]
     incomplete: tuple[int, ...]
+    short: Mapping[str, Drawn] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def _panel(
 ) -> PanelRanking:
     """One panel: the points of the sweep by rank, then its other arms, then its controls."""
     arms = {pattern.format(**attributes): attributes for pattern, attributes in study.arms_of(panel)}
-    listed = len(study.panels[panel].attributes())
-    beside, points = list(arms)[:listed], list(arms)[listed:]
+    listed, short = len(study.panels[panel].attributes()), study.cut_short(panel)
+    beside, points = list(arms)[:listed], [arm for arm in list(arms)[listed:] if arm not in short]
     labels = {name: f"{c.label or name} (control)" for name, c in study.controls.items() if c.panel == panel}
     values = rows.pivot(index="seed", columns="arm", values="value").dropna(axis=1, how="all")
     there = [arm for arm in points if arm in values]
@@ -126,7 +128,7 @@ def _panel(
         ranked += [replace(one, label=labels.get(one.arm, one.arm), paper=paper.get(one.arm)) for one in others if one]
     incomplete = tuple(seed for seed in seeds if seed not in complete.index)
     absent = tuple(arm for arm in points if arm not in there)
-    return PanelRanking(panel, study.panels[panel].title, tuple(ranked), absent, incomplete)
+    return PanelRanking(panel, study.panels[panel].title, tuple(ranked), absent, incomplete, short)
 
 
 def _with_paper_ranks(points: Sequence[Ranked]) -> list[Ranked]:

@@ -9,6 +9,7 @@ from reports.claimwords import MEANINGLESS
 from reports.ranking import PanelRanking, Ranked, SweepRanking
 from reports.text import aligned, escaped, markdown_table, number, span
 from reports.words import metric_words, ranges
+from studies.sweep import Drawn
 
 NOTE = (
     "Ranked by the mean at the end of each arm, over the seeds that all points have; intervals are Student's t at "
@@ -50,10 +51,18 @@ def remarks(panel: PanelRanking) -> Iterator[str]:
     """What is left out of a panel's ranking."""
     if panel.unmeasured:
         yield f"Not measured yet: {', '.join(panel.unmeasured)}."
+    if panel.short:
+        cut = ", ".join(f"{arm} ({_how_short(drawn)})" for arm, drawn in panel.short.items())
+        yield f"Not ranked, since only values of the same epoch are compared: {cut}."
     if panel.rows and panel.incomplete:
         yield f"Seeds left out, since not all points have them: {ranges(panel.incomplete)}."
     if not panel.rows and not panel.unmeasured:
         yield "No seed has all points yet."
+
+
+def _how_short(drawn: Drawn) -> str:
+    how = {"failed": "failed after", "active": "on its way to"}.get(drawn.state, "stopped at")
+    return f"{how} epoch {drawn.until_epoch}"
 
 
 def plain(rankings: Sequence[SweepRanking]) -> str:

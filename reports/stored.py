@@ -63,10 +63,19 @@ def load(
             f"the configuration of run {run.run} cannot be read by this version ({where}: {first['msg']}): "
             f"run `{command}` again; what is measured already is kept"
         ) from None
-    frame = evaluations(engine, study=study, scale=run.scale, variant=variant)
+    frame = whole_arms(resolved, evaluations(engine, study=study, scale=run.scale, variant=variant))
     which = "" if scale else "the latest; no scale was given: "
     chosen = f"{which}run {run.run} at scale '{run.scale}'"
     return Stored(run, resolved, frame, protocols(engine), chosen, command)
+
+
+def whole_arms(study: ResolvedStudy, frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the arms that an adaptive search has cut short: reports compare ends, and theirs is another."""
+    short = {(panel, arm) for panel in study.panels for arm in study.cut_short(panel)}
+    if not short:
+        return frame
+    kept = [pair not in short for pair in zip(frame["panel"], frame["arm"], strict=True)]
+    return frame[kept].reset_index(drop=True)
 
 
 def declared(engine: Engine, study: str, scale: str | None, variant: str | None) -> set[str]:

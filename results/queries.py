@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -170,6 +171,13 @@ def evaluated_keys(engine: Engine) -> set[str]:
     """The keys of all evaluations that have been measured."""
     with reading(engine) as connection:
         return set(connection.scalars(select(Evaluation.evaluation)))
+
+
+def measured_values(engine: Engine, keys: Sequence[str]) -> dict[str, float]:
+    """The value of each of these evaluations that has one, by key; one that is no finite number has none."""
+    statement = select(Evaluation.evaluation, Evaluation.value).where(Evaluation.evaluation.in_(keys))
+    with reading(engine) as connection:
+        return {key: value for key, value in connection.execute(statement) if value is not None and isfinite(value)}
 
 
 def artefacts(engine: Engine, home: Home, keys: Sequence[str]) -> dict[str, Path]:

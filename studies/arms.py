@@ -13,6 +13,7 @@ from studies.errors import StudyError
 from studies.reseed import Reseed
 from studies.schema import ResolvedStudy, Stage
 from studies.strict import Attribute
+from studies.sweep import Drawn
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:
 
 
 def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> list[Arm]:
-    """The arms of one seed, panel by panel, then the controls."""
+    """The arms of one seed, panel by panel, then the controls. What an adaptive search has cut short ends there; what
+    it shares with a whole arm, the horizon of its schedules among it, is as in that."""
     arms = []
     blank = Arm(study.study, study.scale, variant, "", "", seed, False, {}, (), ())
     for panel_name in study.panels:
@@ -175,7 +177,27 @@ def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> 
     _unique(arms)
     _measured(study, arms)
     _tabled(study, arms)
-    return arms
+    short = {panel: study.cut_short(panel) for panel in study.panels}
+    return [
+        arm if arm.control or (drawn := short[arm.panel].get(arm.name)) is None else _cut(study, arm, drawn)
+        for arm in arms
+    ]
+
+
+def _cut(study: ResolvedStudy, arm: Arm, drawn: Drawn) -> Arm:
+    """An arm up to the epoch that a search has trained it to."""
+    until = drawn.until_epoch or 0
+    stages = [
+        replace(
+            stage,
+            stop_epoch=min(stage.stop_epoch, until),
+            stop_step=min(stage.stop_step, stage.start_step + (until - stage.start_epoch) * study.steps_per_epoch),
+        )
+        for stage in arm.stages
+        if stage.start_epoch < until
+    ]
+    points = tuple(point for point in arm.points if stages and point.epoch <= until)
+    return replace(arm, stages=tuple(stages), points=points)
 
 
 Reading = tuple[str, int, str]  # label of the metric, NFE, solver

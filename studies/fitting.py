@@ -13,23 +13,36 @@ from pydantic import ValidationError
 from studies.consistency import problems
 from studies.errors import StudyError
 from studies.loader import SCALES, StudySource, builtin_names, load_source, merged, validated
-from studies.schema import ResolvedStudy
+from studies.schema import ResolvedStudy, names_in
 from studies.yamlfile import Loc
 
-OWN_KEYS = {"base", "space", "strategy", "points", "seed"}  # of a sweep and of no study: they need no 'sweep.' before
+OWN_KEYS = {
+    "base",
+    "space",
+    "strategy",
+    "points",
+    "seed",
+    "drawn",
+}  # of a sweep and of no study: they need no 'sweep.' before
 
 Data = dict[str, Any]
 
 
 def resolve_fitted(
-    source: StudySource, scale: str, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None
+    source: StudySource,
+    scale: str,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    panel: str | None = None,
 ) -> tuple[ResolvedStudy, list[str]]:
     """The study at one scale, and in words what of it is left out since its arms no longer fit: claims, table and
-    figure that speak of points which an override of the sweep has removed.
+    figure that speak of points which an override of the sweep has removed. ``panel`` alone is kept, if given.
 
     Raises: StudyError naming file, line and key of whatever is wrong.
     """
     data, overridden = merged(source, scale, [in_sweep(item) for item in overrides], seeds)
+    if panel is not None:
+        _keep_panel(data, panel)
     of_sweep = [path for path in overridden if path[0] == "sweep"]
     if not of_sweep:
         return validated(data, source, overridden), []
@@ -39,6 +52,34 @@ def resolve_fitted(
     left_out = leave_out_misfits(data, {str(path[0]) for path in overridden})
     said = [f"left out, since {why}: {', '.join(names)}" for why, names in left_out.items()]
     return validated(data, source, overridden), said
+
+
+def _keep_panel(data: Data, panel: str) -> None:
+    """Remove all panels of a merged study but one, the controls beside them, and what settings and constants say for
+    these alone. Raises: StudyError."""
+    if panel not in _parts(data.get("panels")):
+        raise StudyError(f"--panel {panel}: there is no such panel (there is: {', '.join(_parts(data.get('panels')))})")
+    before, used_before = _given(data), _used(data)
+    controls = _parts(data.get("controls"))
+    data["panels"] = {panel: data["panels"][panel]}
+    data["controls"] = {name: control for name, control in controls.items() if _parts(control).get("panel") == panel}
+    for part, gone in (("settings", before - _given(data)), ("constants", used_before - _used(data))):
+        data[part] = {name: value for name, value in _parts(data.get(part)).items() if name not in gone}
+
+
+def _given(data: Data) -> set[str]:
+    """The attributes that the arms of a merged study have."""
+    sweep = _parts(data.get("sweep"))
+    arms = [_parts(_parts(panel).get("arms")) for panel in _parts(data.get("panels")).values()]
+    arms += [_parts(_parts(control).get("attributes")) for control in _parts(data.get("controls")).values()]
+    return {name for one in (*arms, _parts(sweep.get("base")), _parts(sweep.get("space"))) for name in one}
+
+
+def _used(data: Data) -> set[str]:
+    """The names that stages and those settings refer to whose attributes its arms have."""
+    settings = _parts(data.get("settings"))
+    applied = [value for name, value in settings.items() if name in _given(data)]
+    return names_in([applied, data.get("stages"), data.get("controls")])
 
 
 def in_sweep(override: str) -> str:

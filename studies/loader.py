@@ -23,7 +23,7 @@ SCALES = "scales"
 NOT_STUDIES = {"implications", "paper_values"}  # other declarations beside the built-in studies
 OF_PAPER = ("as_in_paper", "paper_values")  # what ties a study to the paper's numbers
 RUN_ONLY = {"device", "threads", "log_every_steps", "checkpoint_every_epochs", "divergence"}
-MORE_POINTS = {("sweep", key) for key in ("space", "strategy", "points", "seed")}
+MORE_POINTS = {("sweep", key) for key in ("space", "strategy", "points", "seed", "drawn")}
 
 
 def builtin_names() -> list[str]:

@@ -16,7 +16,7 @@ from meanflow_core.registry import spec_field
 from studies.claim import Claim
 from studies.figure import Figure
 from studies.strict import Attribute, Name, Seed, Strict, in_one_message
-from studies.sweep import Sweep, sweep_points
+from studies.sweep import Drawn, Sweep, sweep_points
 from studies.table import Table
 
 
@@ -198,6 +198,14 @@ class ResolvedStudy(Strict):
             return listed
         shared = {**self.panels[panel].scalars(), **self.sweep.base}
         return [*listed, *((self.sweep.arm_name, {**shared, **point}) for point in sweep_points(self.sweep))]
+
+    def cut_short(self, panel: str) -> dict[str, Drawn]:
+        """The arms of a panel that an adaptive search has not trained to their end, by name."""
+        if self.sweep is None:
+            return {}
+        shared = {**self.panels[panel].scalars(), **self.sweep.base}
+        early = [one for one in self.sweep.drawn if one.until_epoch is not None]
+        return {self.sweep.arm_name.format(**{**shared, **one.point}): one for one in early}
 
     def stages_of(self, control: str) -> tuple[Stage, ...]:
         """A control's own stages, or the study's."""

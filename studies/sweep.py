@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -18,6 +19,8 @@ from pydantic import (
 )
 
 from studies.strict import Attribute, Strict
+
+SEARCHES = ("asha", "optuna")  # strategies whose points depend on what others have measured
 
 
 class Range(Strict):
@@ -51,18 +54,29 @@ def _list_or_range(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError(f"{wanted}: {'; '.join(words)}") from None
 
 
+class Drawn(Strict):
+    """A point that an adaptive search has drawn, and how far it was trained: to the end where ``until_epoch`` is null.
+    An ``active`` one is still on its way."""
+
+    point: dict[str, Attribute]
+    state: Literal["done", "stopped", "failed", "active"] = "done"
+    until_epoch: NonNegativeInt | None = None
+
+
 class Sweep(Strict):
     """Arms that every panel has besides those that it lists: ``base`` attributes (over the panel's scalars), and over
     them every point of ``space``.
 
-    ``grid`` takes all combinations of the values listed; ``random`` draws ``points`` of them by ``seed``. ``arm_name``
+    ``grid`` takes all combinations of the values listed; ``random`` draws ``points`` of them by ``seed``; of an
+    adaptive search (`SEARCHES`), which draws up to ``points``, those are recorded that it has ``drawn``. ``arm_name``
     is the format string that names such an arm.
     """
 
     base: dict[str, Attribute] = {}
     space: dict[str, Annotated[list[Attribute] | Range, WrapValidator(_list_or_range)]] = Field(min_length=1)
-    strategy: Literal["grid", "random"] = "grid"
+    strategy: Literal["grid", "random", "asha", "optuna"] = "grid"
     points: PositiveInt | None = None
+    drawn: list[Drawn] = []
     seed: int = Field(default=0, ge=0)
     arm_name: str
 
@@ -76,17 +90,25 @@ class Sweep(Strict):
             raise ValueError(f"a grid needs the values of '{ranges[0]}' listed; a range takes 'strategy: random'")
         if self.strategy == "grid" and self.points is not None:
             raise ValueError("'points' goes with 'strategy: random'; a grid takes all combinations")
-        if self.strategy == "random" and self.points is None:
-            raise ValueError("'strategy: random' needs 'points', how many to draw")
+        if self.strategy != "grid" and self.points is None:
+            raise ValueError(f"'strategy: {self.strategy}' needs 'points', how many to draw")
         size = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
         if self.points is not None and not ranges and self.points > size:
             raise ValueError(f"{self.points} different points cannot be drawn from a space of {size}")
+        if (self.strategy in SEARCHES) != bool(self.drawn):
+            raise ValueError(
+                "'drawn' goes with 'strategy: asha' or 'optuna', which `study sweep --search` sets, and no other"
+            )
+        if odd := next((one.point for one in self.drawn if set(one.point) != set(self.space)), None):
+            raise ValueError(f"drawn: {odd} has not the attributes of the space: {', '.join(self.space)}")
         return self
 
 
 def sweep_points(sweep: Sweep) -> list[dict[str, Attribute]]:
     """The attributes of every point of a sweep, without ``base``, in a fixed order: all combinations of a grid, or as
-    many as asked, drawn without repetition."""
+    many as asked, drawn without repetition, or what a search has drawn."""
+    if sweep.strategy in SEARCHES:
+        return [one.point for one in sweep.drawn]
     if sweep.points is None:
         return list(_combinations(sweep))
     rng = random.Random(sweep.seed)
@@ -107,4 +129,9 @@ def _draw(values: list[Attribute] | Range, rng: random.Random) -> Attribute:
         drawn = math.exp(rng.uniform(math.log(values.low), math.log(values.high)))
     else:
         drawn = rng.uniform(values.low, values.high)
-    return float(f"{drawn:.6g}")  # as many digits as names show
+    return rounded(drawn)
+
+
+def rounded(value: float) -> float:
+    """To as many digits as names show."""
+    return float(f"{value:.6g}")

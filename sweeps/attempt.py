@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,16 +77,6 @@ def _npy(artefact: Artefact) -> bytes:
     content = io.BytesIO()
     np.save(content, artefact, allow_pickle=False)
     return content.getvalue()
-
-
-def log_to(path: Path) -> None:
-    """Send everything this process prints, C libraries included, to an attempt's log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
 
 
 class Attempt:

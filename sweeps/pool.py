@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from results.layout import Home
-from sweeps.attempt import log_to
 from sweeps.backend import Event
 from sweeps.jobs import EXIT_PREEMPTED, Job
+from sweeps.logs import log_to
 
 STOP_GRACE_S = 60.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

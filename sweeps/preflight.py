@@ -10,14 +10,11 @@ from studies.arms import Trajectory
 from sweeps.session import Session
 
 
-def preflight(session: Session, here: bool = True) -> list[str]:
-    """Everything that would make the session fail after hours of training; empty if it is ready.
-
-    Args:
-        here: whether this machine does the work, and not others that see the same files.
-    """
+def preflight(session: Session, elsewhere: bool = False) -> list[str]:
+    """Everything that would make the session fail after hours of training; empty if it is ready. The devices of this
+    machine do not matter where the jobs run ``elsewhere``."""
     problems: list[str] = []
-    if here and any(study.device == "cuda" for study in session.studies):
+    if not elsewhere and any(study.device == "cuda" for study in session.studies):
         from sweeps.device import missing_device
 
         problems.extend(missing_device("cuda"))

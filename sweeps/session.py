@@ -66,9 +66,13 @@ def open_session(studies: Sequence[ResolvedStudy], variant: str | None = None) -
     seeds = {study.seeds for study in studies}
     if len(seeds) > 1:
         raise StudyError("studies planned together need the same seeds; give --seeds")
-    arms = tuple(arm for study in studies for arm in expand(study, variant))
+    return session_of(studies, [arm for study in studies for arm in expand(study, variant)])
+
+
+def session_of(studies: Sequence[ResolvedStudy], arms: Sequence[Arm]) -> Session:
+    """Merge some of the arms of studies."""
     tree = build_tree(arms, {study.study: study.steps_per_epoch for study in studies})
-    return Session(tuple(studies), arms, tree)
+    return Session(tuple(studies), tuple(arms), tree)
 
 
 def plan_record(session: Session, jobs: Sequence[Job], cost: Cost, remaining: Cost) -> dict[str, Any]:

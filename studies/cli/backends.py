@@ -1,19 +1,18 @@
-"""Where work is executed: the options, and the backend that they name."""
+"""Which backend executes the jobs of a run, and how it is opened."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from studies.cli.options import BackendName
+from studies.cli.output import say
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -23,70 +22,119 @@ if TYPE_CHECKING:
     from sweeps.slurm.profile import Cluster
     from sweeps.slurm.submit import Seconds
 
-
-class BackendName(StrEnum):
-    """What can execute jobs."""
-
-    local = "local"
-    slurm = "slurm"
-
-
-WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes here. Default: as many as the cores allow.")
-]
-BackendOpt = Annotated[
-    BackendName, typer.Option("--backend", help="What executes the work: processes here, or a SLURM cluster.")
-]
-ClusterOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster", envvar="STUDY_CLUSTER", metavar="PROFILE", help="SLURM: a cluster profile, ./mycluster.yaml."
-    ),
-]
-DetachOpt = Annotated[bool, typer.Option("--detach", help="SLURM: end as soon as all is in the queue.")]
-DryRunOpt = Annotated[
-    bool, typer.Option("--dry-run", help="SLURM: print the batch scripts instead of submitting them.")
-]
+Start = Callable[["list[Job]", "Watcher"], "Backend"]
+STOPPING = "Ctrl-C stops cleanly, running again continues"
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How work is executed: by which backend, and with what."""
+class BackendChoice:
+    """The backend asked for, and what only some of them take. Raises: StudyError for what it does not take."""
 
-    backend: BackendName
-    workers: int | None
-    cluster: Cluster | None
-    detach: bool
-    dry_run: bool
+    name: BackendName = BackendName.LOCAL
+    workers: int | None = None
+    address: str | None = None
+    cluster: str | None = None
+    detach: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.name is not BackendName.RAY:
+            raise StudyError(f"--address {self.address} is that of a Ray cluster: add --backend ray")
+        slurm = self.name is BackendName.SLURM
+        for option, given in (("--detach", self.detach), ("--dry-run", self.dry_run)):
+            if given and not slurm:
+                raise StudyError(f"{option} goes with --backend slurm")
+        if slurm and self.workers is not None:
+            raise StudyError(
+                "--workers is for this machine and Ray; in SLURM the profile's max_running bounds an array"
+            )
+        if slurm:
+            self.profile()
+
+    def profile(self) -> Cluster:
+        """The cluster profile asked for. Raises: StudyError where there is none, or it is faulty."""
+        from sweeps.slurm.profile import builtin_clusters, load_cluster
+
+        if self.cluster is None:
+            raise StudyError(
+                "--backend slurm needs a cluster profile: --cluster ./mycluster.yaml, or one of "
+                f"{', '.join(builtin_clusters())} (docs/orchestration.md)"
+            )
+        return load_cluster(self.cluster)
+
+    def check(self) -> None:
+        """Raises: StudyError where it cannot be reached; before anything is recorded or begun."""
+        if self.address is not None:
+            from sweeps.ray_cluster import check_address
+
+            check_address(self.address)
+        if self.name is BackendName.SLURM and not shutil.which("sbatch"):
+            raise StudyError("there is no 'sbatch' here: --backend slurm runs on a machine that can submit to SLURM")
 
     @property
-    def here(self) -> bool:
-        """Whether this machine does the work, so that it must have what the work needs."""
-        return self.backend is BackendName.local
+    def elsewhere(self) -> bool:
+        """Whether jobs run on other machines, whose devices this one does not have."""
+        return self.address is not None or self.name is BackendName.SLURM
 
 
-def execution(backend: BackendName, workers: int | None, cluster: str | None, detach: bool, dry_run: bool) -> Execution:
-    """From options. Raises: StudyError for an option that the backend does not have or lacks, and a faulty profile."""
-    if backend is not BackendName.slurm:
-        for option, given in (("--detach", detach), ("--dry-run", dry_run)):
-            if given:
-                raise StudyError(f"{option} goes with --backend slurm")
-        return Execution(backend, workers, None, detach, dry_run)
-    from sweeps.slurm.profile import builtin_clusters, load_cluster
+def open_backend(choice: BackendChoice, home: Home, jobs: list[Job]) -> AbstractContextManager[Start]:
+    """Get a backend ready for jobs like these; leaving it ends whatever of them still runs here.
 
-    if workers is not None:
-        raise StudyError("--workers goes with --backend local; in SLURM the profile's max_running bounds an array")
-    if cluster is None:
-        raise StudyError(
-            "--backend slurm needs a cluster profile: --cluster ./mycluster.yaml, or one of "
-            f"{', '.join(builtin_clusters())} (docs/orchestration.md)"
-        )
-    if not dry_run and not shutil.which("sbatch"):
-        raise StudyError("there is no 'sbatch' here: --backend slurm runs on a machine that can submit to SLURM")
-    return Execution(backend, workers, load_cluster(cluster), detach, dry_run)
+    Yields: what starts it on some jobs, as often as there are more.
+    """
+    return _OPEN[choice.name](choice, home, jobs)
 
 
-def default_workers(jobs: Sequence[Job]) -> int:
+@contextmanager
+def _local(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+    from sweeps.pool import Pool
+    from sweeps.scheduler import Scheduler
+
+    size = min(choice.workers or default_workers(jobs), len(jobs))
+    say(f"{_workers(size)}; {STOPPING}")
+    with Pool(home, size) as pool:
+        yield lambda jobs, watcher: Scheduler(home, pool, jobs, watcher)
+
+
+@contextmanager
+def _ray(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+    from sweeps.ray_cluster import joined_ray, own_ray, slots
+    from sweeps.ray_workers import RayWorkers
+    from sweeps.scheduler import Scheduler
+
+    size = min(choice.workers or default_workers(jobs), len(jobs))
+    threads = max(job.threads for job in jobs)
+    opened = joined_ray(home, choice.address) if choice.address else own_ray(home, size * threads)
+    with opened as address:
+        fit = slots(jobs)
+        if choice.address:
+            size = min(choice.workers or fit, len(jobs))
+        say(f"{_workers(size)} of the Ray at {address}; {STOPPING}")
+        with RayWorkers(home, size) as workers:
+            yield lambda jobs, watcher: Scheduler(home, workers, jobs, watcher)
+
+
+@contextmanager
+def _slurm(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+    from sweeps.slurm.backend import SlurmBackend
+
+    cluster, seconds = choice.profile(), estimates(home.root)
+    say("submitting to SLURM; Ctrl-C leaves the jobs in the queue, running again finds them there")
+    yield lambda jobs, watcher: SlurmBackend(home, jobs, watcher, cluster, seconds, detach=choice.detach)
+
+
+_OPEN: dict[BackendName, Callable[[BackendChoice, Home, list[Job]], AbstractContextManager[Start]]] = {
+    BackendName.LOCAL: _local,
+    BackendName.RAY: _ray,
+    BackendName.SLURM: _slurm,
+}
+
+
+def _workers(size: int) -> str:
+    return f"{size} worker{'s' if size > 1 else ''}"
+
+
+def default_workers(jobs: list[Job]) -> int:
     """Cores over threads a job; on a GPU one process, since a second would share it."""
     if any(job.device != "cpu" for job in jobs):
         from studies.cli.choose import has_gpu
@@ -95,33 +143,6 @@ def default_workers(jobs: Sequence[Job]) -> int:
             return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // max(job.threads for job in jobs))
-
-
-@contextmanager
-def opened_backend(how: Execution, home: Home, jobs: Sequence[Job], watcher: Watcher) -> Iterator[Backend]:
-    """The backend that executes jobs."""
-    if how.cluster is not None:
-        from sweeps.slurm.backend import SlurmBackend
-
-        yield SlurmBackend(home, jobs, watcher, how.cluster, estimates(home.root), detach=how.detach)
-        return
-    from sweeps.pool import Pool
-    from sweeps.scheduler import Scheduler
-
-    with Pool(home, _size(how, jobs)) as pool:
-        yield Scheduler(home, pool, jobs, watcher)
-
-
-def announcement(how: Execution, jobs: Sequence[Job]) -> str:
-    """What to say before jobs are executed."""
-    if how.backend is BackendName.slurm:
-        return "submitting to SLURM; Ctrl-C leaves the jobs in the queue, running again finds them there"
-    size = _size(how, jobs)
-    return f"{size} worker{'s' if size > 1 else ''}; Ctrl-C stops cleanly, running again continues"
-
-
-def _size(how: Execution, jobs: Sequence[Job]) -> int:
-    return min(how.workers or default_workers(jobs), len(jobs))
 
 
 def estimates(root: Path) -> Seconds:
@@ -140,7 +161,7 @@ def estimates(root: Path) -> Seconds:
     return seconds
 
 
-def print_scripts(cluster: Cluster, home: Home, jobs: Sequence[Job]) -> None:
+def print_scripts(cluster: Cluster, home: Home, jobs: list[Job]) -> None:
     """The batch scripts that would be submitted, in order; nothing is written or submitted."""
     from sweeps.slurm.queue import PREFIX, SlurmError, max_array_size
     from sweeps.slurm.script import parameters, render

@@ -88,10 +88,15 @@ def check_variant(overrides: Sequence[str], variant: str | None) -> None:
 
 
 def choose(
-    names: Sequence[str], scale: str | None, seeds: str | None, overrides: Sequence[str], variant: str | None
+    names: Sequence[str],
+    scale: str | None,
+    seeds: str | None,
+    overrides: Sequence[str],
+    variant: str | None,
+    panel: str | None = None,
 ) -> tuple[list[ResolvedStudy], str]:
-    """The studies asked for at one scale, and in words the choice of scale and what of them is left out, since it does
-    not fit a sweep that is overridden.
+    """The studies asked for at one scale, with one ``panel`` or all, and in words the choice of scale and what of them
+    is left out, since it does not fit a sweep that is overridden.
 
     Raises: StudyError.
     """
@@ -103,7 +108,7 @@ def choose(
     why = "as asked"
     if scale is None:
         scale, why = default_scale(sources[0])
-    found = [resolve_fitted(source, scale, overrides, parsed) for source in sources]
+    found = [resolve_fitted(source, scale, overrides, parsed, panel) for source in sources]
     studies = [study for study, _ in found]
     names = [f"{study.study}: " if len(found) > 1 else "" for study in studies]
     left_out = [f"{name}{words}" for name, (_, said) in zip(names, found, strict=True) for words in said]

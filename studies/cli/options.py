@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,70 @@ VariantOpt = Annotated[
 StoredVariantOpt = Annotated[
     str | None,
     typer.Option("--as", metavar="NAME", help="The variant of that name instead of the study itself."),
+]
+WorkersOpt = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Jobs at once. Default: as many as the cores allow.")
+]
+
+
+class BackendName(StrEnum):
+    """What executes the jobs of a run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SLURM = "slurm"
+
+
+BackendOpt = Annotated[
+    BackendName, typer.Option("--backend", help="What executes the jobs: processes of this machine, Ray, or SLURM.")
+]
+AddressOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --backend ray: a Ray cluster that runs already ('auto' finds this machine's). Default: a Ray of "
+        "its own on this machine.",
+    ),
+]
+
+
+ClusterOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        envvar="STUDY_CLUSTER",
+        metavar="PROFILE",
+        help="With --backend slurm: what jobs ask for, a file such as ./mycluster.yaml.",
+    ),
+]
+DetachOpt = Annotated[bool, typer.Option("--detach", help="With --backend slurm: end when all is in the queue.")]
+DryRunOpt = Annotated[
+    bool, typer.Option("--dry-run", help="With --backend slurm: print the batch scripts, and submit nothing.")
+]
+
+
+class SearchName(StrEnum):
+    """How the points of a search are drawn."""
+
+    ASHA = "asha"
+    OPTUNA = "optuna"
+    RANDOM = "random"
+
+
+SearchOpt = Annotated[
+    SearchName | None,
+    typer.Option(
+        "--search",
+        help="Draw the points: asha stops bad ones early, optuna also draws by what is known, random does neither. "
+        "Needs --samples and --as.",
+    ),
+]
+SamplesOpt = Annotated[
+    int | None, typer.Option("--samples", min=1, metavar="N", help="How many points --search draws.")
+]
+PanelOpt = Annotated[
+    str | None, typer.Option("--panel", help="The panel that --search looks at. Default: the study's first.")
 ]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

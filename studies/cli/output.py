@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(text: str) -> None:
+    """A line for whoever waits: it is seen at once, also through a pipe."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def console() -> Console:
     """For people. Not a terminal: no colours, and as wide as a table needs."""
+    from rich.console import Console
+
     if sys.stdout.isatty():
         return Console(highlight=False)
     return Console(highlight=False, width=120, no_color=True, emoji=False)

@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies.cli.backends import (
+from studies.cli.backends import BackendChoice, Start, open_backend, print_scripts
+from studies.cli.options import (
+    DEFAULT_HOME,
+    AddressOpt,
     BackendName,
     BackendOpt,
     ClusterOpt,
     DetachOpt,
     DryRunOpt,
-    Execution,
-    WorkersOpt,
-    announcement,
-    execution,
-    opened_backend,
-    print_scripts,
-)
-from studies.cli.options import (
-    DEFAULT_HOME,
     HomeOpt,
     JsonOpt,
     OverrideOpt,
@@ -34,7 +28,9 @@ from studies.cli.options import (
     StudiesArg,
     StudyArg,
     VariantOpt,
+    WorkersOpt,
 )
+from studies.cli.output import say
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -54,7 +50,8 @@ def run(
     override: OverrideOpt = None,
     variant: VariantOpt = None,
     workers: WorkersOpt = None,
-    backend: BackendOpt = BackendName.local,
+    backend: BackendOpt = BackendName.LOCAL,
+    address: AddressOpt = None,
     cluster: ClusterOpt = None,
     detach: DetachOpt = False,
     dry_run: DryRunOpt = False,
@@ -63,13 +60,13 @@ def run(
     """Train and measure what a study still lacks. Running again continues; nothing is computed twice."""
     from studies.cli.choose import choose
 
-    how = execution(backend, workers, cluster, detach, dry_run)
+    choice = BackendChoice(backend, workers, address, cluster, detach, dry_run)
     chosen, said = choose(studies, scale, seeds, override or [], variant)
-    sys.exit(execute(chosen, said, studies, variant, how, home))
+    sys.exit(execute(chosen, said, studies, variant, choice, home))
 
 
 def execute(
-    chosen: list[ResolvedStudy], said: str, studies: list[str], variant: str | None, how: Execution, home: Path
+    chosen: list[ResolvedStudy], said: str, studies: list[str], variant: str | None, choice: BackendChoice, home: Path
 ) -> int:
     """Train and measure what resolved studies still lack, which the user called ``studies``. Returns: the exit status.
 
@@ -79,33 +76,38 @@ def execute(
     from results.queries import evaluated_keys
     from studies.cli.store import created, evaluated_in, ingest_new
     from sweeps.backend import Outcome
-    from sweeps.preflight import preflight
     from sweeps.session import open_session
 
     session, place = open_session(chosen, variant), Home(home)
-    if how.dry_run and how.cluster is not None:
-        print_scripts(how.cluster, place, session.jobs(session.inventory(place, evaluated_in(home))))
+    if choice.dry_run:
+        print_scripts(choice.profile(), place, session.jobs(session.inventory(place, evaluated_in(home))))
         return 0
-    _say(said)
-    if problems := preflight(session, how.here):
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise StudyError(f"{', '.join(studies)} cannot run at scale {chosen[0].scale} yet:\n{listed}")
+    say(said)
+    ready(session, studies, choice)
     with created(place) as engine:
-        _record(session, place, variant)  # before anything is looked at: what a run wants is no garbage from here on
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
-    _say(_todo(session, jobs))
-    outcome = _execute(how, place, jobs) if jobs else Outcome()
-    _complain(outcome)
+    record(session, place, variant)
+    say(_todo(session, jobs))
+    outcome = Outcome()
+    if jobs:
+        with open_backend(choice, place, jobs) as start:
+            outcome = run_jobs(start, jobs)
+    complain(outcome)
     ingest_new(place)  # what the workers left
-    return _conclude(outcome, studies, chosen, variant)
+    return conclude(outcome, studies, chosen, variant)
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def ready(session: Session, studies: list[str], choice: BackendChoice) -> None:
+    """Raises: StudyError where a session that the user called ``studies`` cannot run, or its backend is not there."""
+    from sweeps.preflight import preflight
+
+    if problems := preflight(session, choice.elsewhere):
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise StudyError(f"{', '.join(studies)} cannot run at scale {session.studies[0].scale} yet:\n{listed}")
+    choice.check()
 
 
-def _record(session: Session, home: Home, variant: str | None) -> None:
+def record(session: Session, home: Home, variant: str | None) -> None:
     from sweeps.provenance import collect
     from sweeps.runs import record_run
 
@@ -124,11 +126,13 @@ def _todo(session: Session, jobs: list[Job]) -> str:
     return f"to do: {segments} segments and {evaluations} evaluations{have}"
 
 
-def _execute(how: Execution, home: Home, jobs: list[Job]) -> Outcome:
+def run_jobs(start: Start, jobs: list[Job]) -> Outcome:
+    """Execute jobs on a backend that is open, showing progress, until they end or Ctrl-C."""
     from studies.cli.progress import progress
 
-    _say(announcement(how, jobs))
-    with progress(jobs) as watcher, opened_backend(how, home, jobs, watcher) as backend, _stopping(backend):
+    watcher = progress(jobs)
+    backend = start(jobs, watcher)
+    with watcher, _stopping(backend):
         return backend.run()
 
 
@@ -148,37 +152,37 @@ def _stopping(backend: Backend) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _complain(outcome: Outcome) -> None:
+def complain(outcome: Outcome) -> None:
     """Say what failed, why, and what could not start because of it."""
     for failure in outcome.failures:
-        _say(f"\nFAILED {failure.job.name}: {failure.reason}")
+        say(f"\nFAILED {failure.job.name}: {failure.reason}")
         if tail := failure.tail():
-            _say("  last lines of its log:")
-            _say("\n".join(f"  | {line}" for line in tail.splitlines()))
+            say("  last lines of its log:")
+            say("\n".join(f"  | {line}" for line in tail.splitlines()))
         if failure.log:
-            _say(f"  log: {failure.log}")
+            say(f"  log: {failure.log}")
     if outcome.blocked:
-        _say(f"\n{len(outcome.blocked)} jobs are blocked: what they start from or measure failed or is missing")
-        _say("\n".join(f"  - {job.name}" for job in outcome.blocked[:SHOWN_BLOCKED]))
+        say(f"\n{len(outcome.blocked)} jobs are blocked: what they start from or measure failed or is missing")
+        say("\n".join(f"  - {job.name}" for job in outcome.blocked[:SHOWN_BLOCKED]))
         if len(outcome.blocked) > SHOWN_BLOCKED:
-            _say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
+            say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
 
 
-def _conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
+def conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
     """Say how it ended and what comes next. Returns: the exit status."""
     if outcome.left:
-        _say(f"{len(outcome.left)} jobs are in SLURM's queue. Run the same command again to follow them")
+        say(f"{len(outcome.left)} jobs are in SLURM's queue. Run the same command again to follow them")
         return 130 if outcome.interrupted else 0
     if outcome.interrupted:
-        _say("stopped; what was trained is saved. Run the same command again to continue")
+        say("stopped; what was trained is saved. Run the same command again to continue")
         return 130
     if not outcome.complete:
-        _say("run the same command again to retry; nothing that is done will be computed again")
+        say("run the same command again to retry; nothing that is done will be computed again")
         return 1
     suffix = f" --as {variant}" if variant else ""
     for name, study in zip(studies, chosen, strict=True):
         claims = f"   and   study claims {name}{suffix}" if study.claims else "   (this run declares no claims)"
-        _say(f"done. Next: study report {name}{suffix}{claims}")
+        say(f"done. Next: study report {name}{suffix}{claims}")
     return 0
 
 
@@ -210,11 +214,11 @@ def verify(
         record = {"study": chosen[0].study, "scale": chosen[0].scale, "first": first, "second": second}
         print_json({**record, "dynamics": dynamics, "stored": segments})
     else:
-        _say(said)
+        say(said)
         for result in dynamics:
-            _say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {_equality(result)}")
+            say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {_equality(result)}")
         for result in segments:
-            _say(f"stored {result['segment']}, on {result['device']}: {_equality(result)}")
+            say(f"stored {result['segment']}, on {result['device']}: {_equality(result)}")
     if not all(result["equal"] for result in [*dynamics, *segments]):
         sys.exit(1)
 

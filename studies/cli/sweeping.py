@@ -9,10 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies.cli.backends import BackendName, BackendOpt, ClusterOpt, DetachOpt, DryRunOpt, WorkersOpt, execution
-from studies.cli.options import DEFAULT_HOME, HomeOpt, ScaleOpt, SeedsOpt, StudyArg, VariantOpt
+from studies.cli.backends import BackendChoice
+from studies.cli.options import (
+    DEFAULT_HOME,
+    AddressOpt,
+    BackendName,
+    BackendOpt,
+    ClusterOpt,
+    DetachOpt,
+    DryRunOpt,
+    HomeOpt,
+    PanelOpt,
+    SamplesOpt,
+    ScaleOpt,
+    SearchOpt,
+    SeedsOpt,
+    StudyArg,
+    VariantOpt,
+    WorkersOpt,
+)
 from studies.cli.running import execute
+from studies.cli.searching import asked_of, search_and_finish
 from studies.errors import StudyError
+from studies.sweep import SEARCHES
 
 if TYPE_CHECKING:
     from studies.schema import ResolvedStudy
@@ -36,10 +55,14 @@ def sweep(
     override: SweepOverrideOpt = None,
     variant: VariantOpt = None,
     workers: WorkersOpt = None,
-    backend: BackendOpt = BackendName.local,
+    backend: BackendOpt = BackendName.LOCAL,
+    address: AddressOpt = None,
     cluster: ClusterOpt = None,
     detach: DetachOpt = False,
     dry_run: DryRunOpt = False,
+    search: SearchOpt = None,
+    samples: SamplesOpt = None,
+    panel: PanelOpt = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the ranking and the figure.")] = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
@@ -48,25 +71,37 @@ def sweep(
     Points that the home holds already are not computed again. The best point is known only up to its seeds: points that
     these cannot tell from it are named.
     """
-    how = execution(backend, workers, cluster, detach, dry_run)
-    chosen, said = choose_sweep(study, scale, seeds, override or [], variant)
-    status = execute([chosen], said, [study], variant, how, home)
+    choice = BackendChoice(backend, workers, address, cluster, detach, dry_run)
+    asked = asked_of(study, scale, seeds, override or [], variant, search, samples, panel)
+    if asked is not None and (detach or dry_run):
+        raise StudyError(f"--search {search} learns from every round: leave out --detach and --dry-run")
+    if asked is not None and asked.kind in SEARCHES:
+        status, chosen = search_and_finish(asked, choice, home)
+    else:
+        chosen, said = asked.resolve() if asked else choose_sweep(study, scale, seeds, override or [], variant)
+        status = execute([chosen], said, [study], variant, choice, home)
     if status in (0, 1) and not (detach or dry_run):  # not stopped: a ranking of what is there
         _report(chosen, study, variant, out, home)
     sys.exit(status)
 
 
 def choose_sweep(
-    name: str, scale: str | None, seeds: str | None, overrides: Sequence[str], variant: str | None
+    name: str,
+    scale: str | None,
+    seeds: str | None,
+    overrides: Sequence[str],
+    variant: str | None,
+    panel: str | None = None,
 ) -> tuple[ResolvedStudy, str]:
-    """The study asked for, and what is to be said of the choice and of the points of its sweep.
+    """The study asked for, with one ``panel`` or all, and what is to be said of the choice and of the points of its
+    sweep.
 
     Raises: StudyError, also for a study without a sweep.
     """
     from studies.cli.choose import choose
     from studies.fitting import with_sweep
 
-    (resolved,), said = choose([name], scale, seeds, overrides, variant)
+    (resolved,), said = choose([name], scale, seeds, overrides, variant, panel)
     if resolved.sweep is None:
         there = ", ".join(built_in for built_in in with_sweep() if built_in != name)
         raise StudyError(

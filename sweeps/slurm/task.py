@@ -18,9 +18,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from results.layout import Home
-from sweeps.attempt import Attempt, log_to
+from sweeps.attempt import Attempt
 from sweeps.jobs import EXIT_PREEMPTED, Job, now
 from sweeps.lease import EXPIRY_S
+from sweeps.logs import log_to
 from sweeps.needs import inputs_ready, outputs_there
 from sweeps.slurm import queue as slurm
 from sweeps.slurm.ledger import OutcomeLine, Submission

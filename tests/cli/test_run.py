@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.homes import TINY, Command, attempts, dump, study, succeeds, tensors
+from tests.homes import TINY, attempts, dump, study, succeeds, tensors
 
 
 def missing(*args: str | Path, home: Path) -> tuple[int, int]:
@@ -18,12 +18,6 @@ def missing(*args: str | Path, home: Path) -> tuple[int, int]:
 
 def ends(home: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / "DONE.json").read_text()) for folder in attempts(home)]
-
-
-def lines(home: Path) -> list[dict[str, Any]]:
-    return [
-        json.loads(line) for folder in attempts(home) for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
 
 
 def test_an_undisturbed_run_leaves_no_rolling_checkpoint_and_nothing_half_written(tiny: Path) -> None:
@@ -153,17 +147,3 @@ def test_online_weights_can_be_measured_at_every_point(tmp_path: Path) -> None:
     plan = json.loads(succeeds("plan", TINY, *settings, "--json", home=home))
     assert plan["missing"]["segments"] == plan["missing"]["evaluations"] == 0
     assert len({row.split(",")[0] for row in rows}) == plan["evaluations"]
-
-
-def test_two_commands_at_once_share_the_work(tiny: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    both = [Command("run", TINY, "--workers", "1", home=home) for _ in range(2)]
-    for command in both:
-        status, output = command.wait()
-        assert status == 0, output
-        command.assert_gone()
-    assert dump(home) == dump(tiny)
-    assert tensors(home) == tensors(tiny)
-    assert sum(end["steps"] for end in ends(home)) == 300, "no step is trained twice"
-    keys = [line["evaluation"] for line in lines(home) if line["type"] == "evaluation"]
-    assert len(keys) == len(set(keys)) == 18, "nothing is measured twice"

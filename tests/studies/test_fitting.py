@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from studies.arms import expand_seed
 from studies.errors import StudyError
-from studies.fitting import leave_out_misfits, misfit
+from studies.fitting import leave_out_misfits, misfit, resolve_fitted
 from studies.loader import load_source, merged, validated
 
 SWEEP = Path(__file__).parent.parent / "assets" / "sweep.yaml"
@@ -55,3 +56,20 @@ def test_what_the_user_gave_is_kept_and_what_is_wrong_is_left_to_validation() ->
         with pytest.raises(StudyError):
             validated(data, SOURCE, set())
     assert fitted("claims=3")[1] == {}
+
+
+@pytest.mark.parametrize("panel", ["ratio75", "small"])
+def test_one_panel_is_kept_with_all_that_belongs_to_it_alone(panel: str) -> None:
+    overrides = ["points=3", "strategy=random"]
+    source = load_source("k_schedule")
+    whole, _ = resolve_fitted(source, "smoke", overrides)
+    one, said = resolve_fitted(source, "smoke", overrides, panel=panel)
+    assert list(one.panels) == [panel] and "regime" in whole.settings
+    assert ("regime" in one.settings) == (panel == "small")
+    kept = {name for name, control in whole.controls.items() if control.panel == panel}
+    assert set(one.controls) == kept and kept
+    assert {claim.panel for claim in one.claims} <= {panel} and any("there is no panel" in line for line in said)
+    arms = {arm.name: arm for arm in expand_seed(whole, 0) if arm.panel == panel}
+    assert {arm.name: arm for arm in expand_seed(one, 0)} == arms, "what is trained is the same"
+    with pytest.raises(StudyError, match=r"--panel wide: there is no such panel \(there is: ratio75, small\)"):
+        resolve_fitted(source, "smoke", overrides, panel="wide")

@@ -12,23 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from meanflow_core.checkpoint import load_checkpoint
-from tests.homes import TINY, Command, attempts, dump, succeeds, tensors, unfinished, wait_for
+from tests.homes import TINY, Command, attempts, dump, succeeds, unfinished, wait_for
+
+from .conformance import assert_equal_to
 
 pytestmark = pytest.mark.kill
 
 ARGS = ("run", TINY, "--scale", "long")
 KILLS_OF_EACH_KIND = 10
-
-
-def assert_equal_to(reference: Path, home: Path) -> None:
-    """Same tensors wherever both have them, nothing of the reference missing, nothing published half."""
-    expected, found = tensors(reference), tensors(home)
-    left_over = "rolling checkpoints of killed attempts may be left; all else is the reference's"
-    assert expected.items() <= found.items(), left_over
-    for folder in home.glob("trajectories/*/checkpoints/*"):
-        load_checkpoint(folder)
-    assert dump(home) == dump(reference)
 
 
 def kill_random_worker(command: Command, rng: random.Random) -> bool:
@@ -133,33 +124,3 @@ def test_stopping_saves_and_continues(long: Path, tmp_path: Path) -> None:
     assert status == 0, output
     assert "lost" not in output
     assert_equal_to(long, home)
-
-
-def test_a_job_whose_worker_dies_three_times_is_given_up_and_the_rest_goes_on(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    # The control takes seconds, all else is short; its lease says which process to kill.
-    args = ("run", TINY, "-o", "controls.joint.stages.0.epochs=200", "--as", "long_joint")
-    command, killed = Command(*args, home=home), set()
-    while not command.over():
-        for folder in unfinished(home):
-            pid = trainer_of(folder, stop_step=2000)
-            if pid is not None and pid not in killed:
-                killed.add(pid)
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    status, output = command.wait()
-    assert (status, len(killed)) == (1, 3), output
-    assert "killed by SIGKILL, 3 times" in output
-    assert "1 jobs are blocked" in output
-    rows = succeeds("results", "--study", TINY, "--as", "long_joint", home=home).splitlines()[1:]
-    assert {row.split(",")[5] for row in rows} == {"v0", "v2", "v4"}, "all else is complete"
-
-
-def trainer_of(attempt: Path, stop_step: int) -> int | None:
-    """The process that trains to a step in an attempt that runs."""
-    try:
-        job = json.loads((attempt / "segment.json").read_text())
-        lease = json.loads((attempt.parent.parent / "train.lease").read_text())
-    except (OSError, ValueError):
-        return None
-    return lease["pid"] if (job["kind"], job["stop_step"]) == ("train", stop_step) else None
