@@ -12,6 +12,7 @@ from studies.cli import (
     logs,
     planning,
     reporting,
+    retrying,
     running,
     statuses,
     sweeping,
@@ -44,6 +45,7 @@ app.command("watch")(statuses.watch)
 app.command("logs")(logs.logs)
 app.command("why")(why.why)
 app.command("cancel")(cancelling.cancel)
+app.command("retry")(retrying.retry)
 app.command("report")(reporting.report)
 app.command("claims")(reporting.claims)
 app.command("implications")(reporting.implications)

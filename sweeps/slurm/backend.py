@@ -10,6 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from results.layout import Home
 from sweeps.backend import Event, Failure, Outcome, Watcher
@@ -49,6 +50,7 @@ class SlurmBackend:
         self.open = list(jobs)
         self.outcome = Outcome()
         self.lost: Counter[str] = Counter()
+        self._announced: set[str] = set()
 
     def stop(self) -> None:
         """Ask `run` to end; the jobs stay in the queue. A signal handler may call this."""
@@ -116,18 +118,25 @@ class SlurmBackend:
             slurm.cancel(hopeless)
 
     def _look(self, one: Placed, state: Queued, running: dict[str, Placed]) -> None:
-        if state.running and one.slurm_id not in running:
+        if state.running:
             running[one.slurm_id] = one
-            self.watcher.event(Event("started", one.job))
-        elif not state.running and one.slurm_id in running:
+            if (attempt := newest_attempt(self.home, one.job)) is not None:
+                self._announce(one, attempt)
+                self.watcher.event(Event("progress", one.job, step=reached(attempt, one.job)))
+        elif one.slurm_id in running:
             del running[one.slurm_id]
             self.watcher.event(Event("preempted", one.job, reason="back in the queue"))
-        if state.running and one.job.kind == "train":
-            self.watcher.event(Event("progress", one.job, step=reached_step(self.home, one.job)))
+
+    def _announce(self, one: Placed, attempt: Path) -> None:
+        if one.slurm_id not in self._announced:
+            self._announced.add(one.slurm_id)
+            self.watcher.event(Event("started", one.job, log=str(attempt / "log.txt")))
 
     def _settle(self, one: Placed, since: float) -> bool:
         """Find out how a job that left the queue ended. Returns: whether that is known."""
         said = one.submission.outcomes(one.index)
+        if (attempt := newest_attempt(self.home, one.job)) is not None:
+            self._announce(one, attempt)  # it may have come and gone between two looks
         if outputs_there(self.home, one.job):
             self._close(Event("done", one.job))
             self.outcome.done += 1
@@ -169,14 +178,24 @@ class SlurmBackend:
         self.open.remove(event.job)
 
 
-def reached_step(home: Home, job: Job) -> int:
-    """The last step that the newest attempt on a trajectory has logged; the job's start where there is none."""
-    attempts = sorted(home.trajectory(job.trajectory).attempts.glob("[0-9]*"))
+def newest_attempt(home: Home, job: Job) -> Path | None:
+    """The newest attempt at work of a job's kind on its trajectory."""
+    for folder in sorted(home.trajectory(job.trajectory).attempts.glob("[0-9]*"), reverse=True):
+        try:
+            if json.loads((folder / "segment.json").read_bytes())["kind"] == job.kind:
+                return folder
+        except (OSError, ValueError, KeyError):
+            continue  # it is just being made
+    return None
+
+
+def reached(attempt: Path, job: Job) -> int:
+    """The last step that an attempt at training has logged, or how many evaluations it has recorded."""
     try:
-        with (attempts[-1] / "metrics.jsonl").open("rb") as f:
-            f.seek(0, 2)
-            f.seek(max(0, f.tell() - 4096))
-            line = f.read().splitlines(keepends=True)[-1]
-            return int(json.loads(line)["step"])
-    except (OSError, IndexError, ValueError, KeyError):
+        lines = (attempt / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
         return job.start_step
+    whole = [line for line in lines if line.endswith(b"\n")]
+    if job.kind == "evaluate":
+        return len(whole)
+    return int(json.loads(whole[-1])["step"]) if whole else job.start_step

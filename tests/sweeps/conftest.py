@@ -8,8 +8,9 @@ import pytest
 
 from results.layout import Home
 from tests.homes import copy, long, tiny
+from tests.slurm import cluster, slurm
 
-__all__ = ["copy", "long", "ray_address", "tiny"]
+__all__ = ["cluster", "copy", "long", "ray_address", "slurm", "tiny"]
 
 
 @pytest.fixture(scope="session")

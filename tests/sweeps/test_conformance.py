@@ -1,4 +1,4 @@
-"""What every backend must do, held against the real thing: the local pool and Ray."""
+"""What every backend must do, held against the real thing: the local pool, Ray and SLURM."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from sweeps.plan import Inventory
 from sweeps.pool import Pool
 from sweeps.scheduler import MAX_LOST, Scheduler
 from sweeps.session import open_session
+from sweeps.slurm.backend import SlurmBackend
+from sweeps.slurm.profile import Cluster, TimeLimit
 from tests.homes import TINY, Command, succeeds, tensors, unfinished, wait_for
 
 from .conformance import Recorder, Subject, assert_equal_to, begun, ends, evaluated, kill_worker, working
@@ -41,10 +43,25 @@ def open_ray(home: Home, jobs: Sequence[Job], watcher: Watcher) -> Iterator[Back
         yield Scheduler(home, workers, jobs, watcher)
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
-def subject(request: pytest.FixtureRequest) -> Subject:
+@contextmanager
+def open_slurm(home: Home, jobs: Sequence[Job], watcher: Watcher) -> Iterator[Backend]:
+    yield SlurmBackend(home, jobs, watcher, Cluster(poll_s=0.5, time=TimeLimit(min_min=1, max_min=10)))
+
+
+RAY, SLURM = pytest.param("ray", marks=pytest.mark.ray), pytest.param("slurm", marks=pytest.mark.slurm)
+# SLURM's jobs outlive the command; what becomes of them then is held in tests/sweeps/test_slurm.py.
+ends_with_the_command = pytest.mark.parametrize("subject", ["local", RAY], indirect=True)
+
+
+@pytest.fixture(params=["local", RAY, SLURM])
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     if request.param == "local":
         return Subject("local", open_pool, ())
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+        profile = tmp_path / "cluster.yaml"
+        profile.write_text("poll_s: 0.5\ntime: {min_min: 1, max_min: 10}\n")
+        return Subject("slurm", open_slurm, ("--backend", "slurm", "--cluster", str(profile)), outlives=True)
     address = request.getfixturevalue("ray_address")
     return Subject("ray", open_ray, ("--backend", "ray", "--address", address))
 
@@ -90,6 +107,7 @@ def test_a_failure_is_reported_with_its_log_and_blocks_only_what_needs_it(
     assert sum(end["status"] == "failed" for end in ends(tmp_path)) == 1, "a failure is not repeated"
 
 
+@ends_with_the_command
 def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, tmp_path: Path) -> None:
     """The control takes seconds, all else is short."""
     longer = ("-o", "controls.joint.stages.0.epochs=100", "--as", "long_joint", "--workers", "2")
@@ -107,6 +125,7 @@ def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, 
     assert {row.split(",")[5] for row in rows} == {"v0", "v2", "v4"}, "all else is complete"
 
 
+@ends_with_the_command
 def test_stopped_and_killed_it_goes_on_where_it_was(subject: Subject, long: Path, tmp_path: Path) -> None:
     """Ctrl-C to the command, as a terminal sends it; kill -9 of the command; and undisturbed to the end."""
     home = tmp_path / "home"
@@ -145,7 +164,7 @@ def start_and_wait_for_attempts(subject: Subject, home: Path) -> Command:
 
 def test_two_commands_at_once_share_the_work(subject: Subject, tiny: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    both = [Command("run", TINY, "--workers", "1", *subject.args, home=home) for _ in range(2)]
+    both = [Command("run", TINY, *subject.workers(1), *subject.args, home=home) for _ in range(2)]
     for command in both:
         status, output = command.wait()
         assert status == 0, output

@@ -29,10 +29,8 @@ from sweeps.slurm.script import parameters
 from sweeps.slurm.submit import submit_missing
 from sweeps.worker import run_job
 from tests.homes import STUDY, TINY, dump, environment, tensors, wait_for
-from tests.slurm import SingleNode, cluster, slurm
+from tests.slurm import SingleNode
 from tests.sweeps.test_scheduler import Quiet
-
-__all__ = ["cluster", "slurm"]
 
 pytestmark = pytest.mark.slurm
 

@@ -188,7 +188,7 @@ def test_a_dry_run_needs_no_cluster_and_leaves_nothing(tmp_path: Path) -> None:
     [
         (["--backend", "slurm"], "--backend slurm needs a cluster profile"),
         (["--backend", "slurm", "--cluster", "nowhere"], "unknown cluster profile 'nowhere'"),
-        (["--backend", "slurm", "--cluster", "single_node", "--workers", "2"], "--workers goes with the others"),
+        (["--backend", "slurm", "--cluster", "single_node", "--workers", "2"], "in SLURM the profile"),
         (["--detach"], "--detach goes with --backend slurm"),
         (["--dry-run"], "--dry-run goes with --backend slurm"),
     ],
