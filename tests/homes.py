@@ -35,7 +35,7 @@ def study(
     A run gets one worker, since a process takes longer to start than the tiny study takes to train.
     """
     command = [str(STUDY), *map(str, args), *(["--home", str(home)] if home else [])]
-    if args[0] == "run" and not {"--workers", "--scale", "--backend"} & set(args):
+    if args[0] == "run" and not {"--workers", "--scale", "slurm"} & set(args):
         command += ["--workers", "1"]
     done = subprocess.run(
         command,

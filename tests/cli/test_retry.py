@@ -30,9 +30,12 @@ def test_what_was_cancelled_or_lost_is_done_and_earlier_attempts_are_kept(long: 
     assert "lost" in said
     assert before <= attempts(home)
     assert unfinished(home) == lost, "what was lost stays as it was"
+    left = json.loads(succeeds("status", "--json", "--status", "failed,lost,preempted", home=home))
+    assert not left["failed"]
+    assert "nothing is to be tried again" in succeeds("retry", "tiny", home=home)
+    succeeds("run", TINY, "--scale", "long", home=home)  # arms of which nothing was ever begun
     assert dump(home) == dump(long)
     assert tensors(long).items() <= tensors(home).items()
-    assert "nothing is to be tried again" in succeeds("retry", "tiny", home=home)
 
 
 def test_what_would_end_the_same_is_not_tried_without_force(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, 
     assert {row.split(",")[5] for row in rows} == {"v0", "v2", "v4"}, "all else is complete"
 
 
-@ends_with_the_command
+@pytest.mark.parametrize("subject", [RAY], indirect=True)  # of the local pool: tests/sweeps/test_kill.py
 def test_stopped_and_killed_it_goes_on_where_it_was(subject: Subject, long: Path, tmp_path: Path) -> None:
     """Ctrl-C to the command, as a terminal sends it; kill -9 of the command; and undisturbed to the end."""
     home = tmp_path / "home"
