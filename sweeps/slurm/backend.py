@@ -66,7 +66,7 @@ class SlurmBackend:
             if self.detach:
                 break
             self._follow(placed)
-        self.outcome.left = [] if self.outcome.complete and not self.open else list(self.open)
+        self.outcome.left = list(self.open)
         return self.outcome
 
     def _drop_blocked(self) -> list[Job]:
@@ -198,4 +198,7 @@ def reached(attempt: Path, job: Job) -> int:
     whole = [line for line in lines if line.endswith(b"\n")]
     if job.kind == "evaluate":
         return len(whole)
-    return int(json.loads(whole[-1])["step"]) if whole else job.start_step
+    try:
+        return int(json.loads(whole[-1])["step"])
+    except (IndexError, ValueError, KeyError):  # nothing is logged yet, or a line is damaged
+        return job.start_step
