@@ -16,6 +16,7 @@ from meanflow_core.checkpoint import load_checkpoint
 from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps.backend import Outcome
+from sweeps.cancelling import CANCELLED, request
 from sweeps.jobs import Job
 from sweeps.needs import outputs_there
 from sweeps.plan import Inventory
@@ -23,6 +24,7 @@ from sweeps.session import open_session
 from sweeps.slurm import queue
 from sweeps.slurm.arrays import shape_of
 from sweeps.slurm.backend import SlurmBackend
+from sweeps.slurm.cancel import cancel_in_queue
 from sweeps.slurm.ledger import create, submissions
 from sweeps.slurm.profile import Cluster, TimeLimit
 from sweeps.slurm.script import parameters
@@ -181,6 +183,22 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
     )
     scale = max(float(value.abs().max()) for value in ours.values())
     assert max(float((theirs[name] - value).abs().max()) for name, value in ours.items()) < 0.05 * scale
+
+
+def test_what_runs_and_what_waits_ends_on_request(slurm: SingleNode, home: Home) -> None:
+    job = training(10**7)
+    later = job.model_copy(update={"start_step": 10**7, "stop_step": 10**7 + 10, "full_steps": (10**7 + 10,)})
+    runs, waits = submit_missing(home, [job, later], PROFILE, lambda job: None)
+    assert wait_for(lambda: steps_logged(home, job) > 0, 120, every=0.1)
+    request(home, job.trajectory, "train")
+    assert cancel_in_queue(home, {("train", job.trajectory)}) == [waits.slurm_id]
+    assert wait_for(lambda: not slurm.queue(), 60, every=0.2)
+    assert [line.reason for line in runs.submission.outcomes(0)] == [CANCELLED]
+    assert [line.status for line in waits.submission.outcomes(0)] == ["cancelled"]
+    (attempt,) = attempts_begun(home, job)
+    ended = json.loads((attempt.parent / "DONE.json").read_text())
+    assert (ended["status"], ended["reason"]) == ("failed", CANCELLED)
+    assert home.trajectory(job.trajectory).checkpoint(ended["stop_step"]).is_dir(), "saved where it stopped"
 
 
 def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SingleNode, home: Home) -> None:
