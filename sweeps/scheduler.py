@@ -10,11 +10,11 @@ from sweeps.backend import Event, Failure, Outcome, Watcher, Workers
 from sweeps.cancelling import CANCELLED, requested
 from sweeps.jobs import Job
 from sweeps.lease import holder
-from sweeps.needs import inputs_ready, makes, missing_input, outputs_there, progress
+from sweeps.losses import MAX_LOST, Losses
+from sweeps.needs import inputs_ready, makes, missing_input, outputs_there
 from sweeps.queue import Queue
 from sweeps.records import Records
 
-MAX_LOST = 3
 POLL_S = 0.5
 HOLD_OFF_S = 1.0  # between two looks at a lease that another command holds
 GLANCES = 64  # at jobs asleep, each time that a worker has nothing to do: another command may have made their inputs
@@ -38,8 +38,8 @@ class Scheduler:
         self.home, self.pool, self.watcher, self.clock = home, pool, watcher, clock
         self.waiting = Queue(jobs)
         self.outcome = Outcome()
-        self.lost: dict[str, tuple[int, int]] = {}  # how often since it last got further, and how far that was
         self.recorded = Records()
+        self.losses = Losses(home, self.recorded)
         self._told: set[str] = set()
         self._began = time.time()
 
@@ -122,7 +122,7 @@ class Scheduler:
         elif event.kind == "failed":
             self.outcome.failures.append(Failure(job, event.reason or "failed", event.log))
         elif event.kind == "lost":
-            if self._losses(job) < MAX_LOST:
+            if self.losses.count(job) < MAX_LOST:
                 self.waiting.put_first(job)
             else:
                 reason = f"{event.reason}, {MAX_LOST} times"
@@ -130,13 +130,6 @@ class Scheduler:
         elif event.kind == "preempted" and not self.outcome.interrupted:
             self.waiting.put_first(job)
         self._ended(job)
-
-    def _losses(self, job: Job) -> int:
-        """How often a job has been lost since it last got further: a long one may meet any number of failing nodes."""
-        losses, before = self.lost.get(job.name, (0, None))
-        reached = progress(self.home, job, self.recorded)
-        self.lost[job.name] = (1 if before is None or reached > before else losses + 1, reached)
-        return self.lost[job.name][0]
 
     def _stuck(self) -> bool:
         """Nothing runs and nothing can start: what is left waits for inputs that nobody is making."""

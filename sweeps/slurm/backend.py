@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from results.layout import Home
 from sweeps.backend import Event, Failure, Outcome, Watcher
 from sweeps.jobs import Job
+from sweeps.losses import MAX_LOST, Losses
 from sweeps.needs import inputs_ready, outputs_there, producers
 from sweeps.slurm import queue as slurm
 from sweeps.slurm.live import Placed
@@ -22,7 +22,6 @@ from sweeps.slurm.profile import Cluster
 from sweeps.slurm.queue import Queued, SlurmDown
 from sweeps.slurm.submit import Seconds, submit_missing
 
-MAX_LOST = 3
 FILES_PATIENCE_S = 60.0
 
 REASONS = {
@@ -49,7 +48,7 @@ class SlurmBackend:
         self.home, self.watcher, self.cluster, self.seconds, self.detach = home, watcher, cluster, seconds, detach
         self.open = list(jobs)
         self.outcome = Outcome()
-        self.lost: Counter[str] = Counter()
+        self.losses = Losses(home)
         self._announced: set[str] = set()
 
     def stop(self) -> None:
@@ -161,10 +160,9 @@ class SlurmBackend:
     def _lose(self, job: Job, state: str) -> None:
         """A job ended without its results and without a word: again, a bounded number of times, unless that is vain."""
         reason = REASONS.get(state, f"lost: SLURM says {state}")
-        self.lost[job.name] += 1
         if state in {"OUT_OF_MEMORY", "CANCELLED"}:
             self._fail(job, reason, None)
-        elif self.lost[job.name] >= MAX_LOST:
+        elif self.losses.count(job) >= MAX_LOST:
             self._fail(job, f"{reason}, {MAX_LOST} times", None)
         else:
             self.watcher.event(Event("lost", job, reason=reason))

@@ -15,10 +15,11 @@ from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps.backend import Backend, Watcher
 from sweeps.jobs import Job
+from sweeps.losses import MAX_LOST
 from sweeps.needs import outputs_there
 from sweeps.plan import Inventory
 from sweeps.pool import Pool
-from sweeps.scheduler import MAX_LOST, Scheduler
+from sweeps.scheduler import Scheduler
 from sweeps.session import open_session
 from sweeps.slurm.backend import SlurmBackend
 from sweeps.slurm.profile import Cluster, TimeLimit

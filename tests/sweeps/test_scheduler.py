@@ -21,9 +21,10 @@ from sweeps import scheduler as module
 from sweeps.backend import Event
 from sweeps.jobs import Job
 from sweeps.lease import acquire
+from sweeps.losses import MAX_LOST
 from sweeps.needs import inputs_ready, makes, missing_input, outputs_there
 from sweeps.plan import Inventory
-from sweeps.scheduler import MAX_LOST, Scheduler
+from sweeps.scheduler import Scheduler
 from sweeps.session import open_session
 from tests.homes import TINY
 

@@ -202,7 +202,7 @@ def test_what_runs_and_what_waits_ends_on_request(slurm: SingleNode, home: Home)
 
 
 def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SingleNode, home: Home) -> None:
-    job = training(10**6)
+    job = training(10**6).model_copy(update={"checkpoint_every_steps": None})  # so that it gets no further
     killed: set[int] = set()
     backend = SlurmBackend(home, [job], Quiet(), PROFILE)
 
