@@ -67,20 +67,24 @@ def queue() -> dict[str, Queued]:
 
 def ended(slurm_id: str) -> str | None:
     """How a job that left the queue ended, in SLURM's words (TIMEOUT, OUT_OF_MEMORY, ...): from the controller as long
-    as it remembers, else from accounting where there is any; None if neither knows."""
+    as it remembers, else from accounting where there is any; None if neither knows. Raises: SlurmDown."""
+    known = _told(["scontrol", "show", "job", "--oneliner", slurm_id])
+    if found := re.search(r"\bJobState=(\S+)", known):
+        return found[1]
+    accounted = _told(
+        ["sacct", "--noheader", "--parsable2", "--allocations", "--format=State", "--jobs", slurm_id]
+    ).split()
+    return accounted[0] if accounted else None
+
+
+def _told(command: Sequence[str]) -> str:
+    """What one of SLURM's commands says of a job; nothing where it has forgotten the job, or is not there itself."""
     try:
-        said = call(["scontrol", "show", "job", "--oneliner", slurm_id])
-        if found := re.search(r"\bJobState=(\S+)", said):
-            return found[1]
+        return call(command)
     except SlurmDown:
         raise
     except SlurmError:
-        pass  # forgotten, or never there
-    try:
-        said = call(["sacct", "--noheader", "--parsable2", "--allocations", "--format=State", "--jobs", slurm_id])
-    except SlurmError:
-        return None
-    return said.split()[0] if said.strip() else None
+        return ""
 
 
 def cancel(slurm_ids: Collection[str]) -> None:
