@@ -36,7 +36,8 @@ class Watcher(Protocol):
 
     def event(self, event: Event) -> None: ...
 
-    def waiting(self, job: Job, holder: str) -> None: ...
+    def waiting(self, job: Job, why: str) -> None:
+        """``why`` goes on where the job's name ended: "is being done by ..."."""
 
     def tick(self, running: Sequence[Job]) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from results.layout import TrajectoryDir
+from sweeps.advance import new_lines
 from sweeps.attempt import attempt_numbers, evaluations_in
 
 
@@ -40,16 +41,7 @@ class _Recorded:
         for number, offset in list(self._open.items()):
             attempt = self.folder.attempt(number)
             ended = (attempt / "DONE.json").exists()  # asked first: what is read then is all there will be
-            self._open[number] = self._read(attempt / "metrics.jsonl", offset)
+            lines, self._open[number] = new_lines(attempt / "metrics.jsonl", offset)
+            self.keys |= evaluations_in(lines)
             if ended:
                 del self._open[number]
-
-    def _read(self, path: Path, offset: int) -> int:
-        try:
-            with path.open("rb") as file:
-                file.seek(offset)
-                whole = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            return offset
-        self.keys |= evaluations_in(whole[0] + whole[1])
-        return offset + len(whole[0]) + len(whole[1])

@@ -101,7 +101,7 @@ class Scheduler:
     def _tell(self, job: Job, held: str) -> None:
         if job.name not in self._told:
             self._told.add(job.name)
-            self.watcher.waiting(job, held)
+            self.watcher.waiting(job, f"is being done by {held}")
 
     def _ended(self, job: Job) -> None:
         """Wake the next job on its trajectory, and those that wait for what it makes."""

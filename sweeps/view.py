@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
 from results.ingest import ingest
 from results.layout import Home
 from results.stored import AttemptRecord, attempt_records, evaluated_keys_of
+from sweeps.advance import Advance
 from sweeps.lease import holder
 from sweeps.plan import Inventory, take_inventory
 from sweeps.queued import queued_jobs
 from sweeps.selection import Selected
 from sweeps.standing import Held, Work, works
-
-TAIL_BYTES = 64 << 10
 
 
 def held_in(home: Home) -> Held:
@@ -66,27 +61,4 @@ def reached(home: Home, work: Work) -> int | None:
     where it has written nothing."""
     if work.attempt is None:
         return None
-    path = home.trajectory(work.trajectory).attempt(work.attempt.attempt) / "metrics.jsonl"
-    kind = "metrics" if work.kind == "train" else "evaluation"
-    lines = [line for line in _last_lines(path) if line.get("type") == kind]
-    if not lines or work.kind == "evaluate":
-        return len(lines) or None
-    return max(line["step"] for line in lines)
-
-
-def _last_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records at the end of a file of JSON lines; one that is cut off counts for nothing."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            raw = file.read().splitlines(keepends=True)
-    except FileNotFoundError:
-        return
-    for line in raw:
-        if line.startswith(b"{") and line.endswith(b"\n"):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                yield record
+    return Advance(home.trajectory(work.trajectory).attempt(work.attempt.attempt), work.kind).look()

@@ -83,8 +83,8 @@ class PlainProgress:
         if event.kind in {"failed", "lost"}:
             self.say(f"{event.kind}: {event.job.name}: {event.reason}" + (f"; log: {event.log}" if event.log else ""))
 
-    def waiting(self, job: Job, holder: str) -> None:
-        self.say(f"waiting: {job.name} is being done by {holder}")
+    def waiting(self, job: Job, why: str) -> None:
+        self.say(f"waiting: {job.name} {why}")
 
     def tick(self, running: Sequence[Job]) -> None:
         if time.monotonic() - self._last >= LINE_EVERY_S:

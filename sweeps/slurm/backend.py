@@ -6,12 +6,12 @@ same command finds them there.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from results.layout import Home
+from sweeps.advance import Advance, newest_attempt
 from sweeps.backend import Event, Failure, Outcome, Watcher
 from sweeps.jobs import Job
 from sweeps.losses import MAX_LOST, Losses
@@ -50,6 +50,8 @@ class SlurmBackend:
         self.outcome = Outcome()
         self.losses = Losses(home)
         self._announced: set[str] = set()
+        self._advances: dict[Path, Advance] = {}
+        self._stuck: set[tuple[str, str]] = set()  # ids and why, as said
 
     def stop(self) -> None:
         """Ask `run` to end; the jobs stay in the queue. A signal handler may call this."""
@@ -81,23 +83,24 @@ class SlurmBackend:
 
     def _follow(self, placed: Sequence[Placed]) -> None:
         """Watch the queue until none of these jobs is in it, or we are stopped."""
-        waiting, running = {one.slurm_id: one for one in placed}, dict[str, Placed]()
+        waiting, running = {one.slurm_id: one for one in placed}, set[str]()
         gone: dict[str, float] = {}
         while waiting and not self._pause():
             try:
                 queued = slurm.queue()
             except SlurmDown as error:
-                self.watcher.tick([one.job for one in running.values()])
                 self._say_down(error)
+                self.watcher.tick([waiting[slurm_id].job for slurm_id in running])
                 continue
             self._cancel_hopeless(waiting, queued)
+            self._say_stuck(waiting, queued)
             for slurm_id, one in list(waiting.items()):
                 if slurm_id in queued:
                     self._look(one, queued[slurm_id], running)
                 elif self._settle(one, gone.setdefault(slurm_id, time.monotonic())):
                     waiting.pop(slurm_id)
-                    running.pop(slurm_id, None)
-            self.watcher.tick([one.job for one in running.values()])
+                    running.discard(slurm_id)
+            self.watcher.tick([waiting[slurm_id].job for slurm_id in running])
 
     def _pause(self) -> bool:
         """Wait until the next look. Returns: whether we are to stop."""
@@ -108,7 +111,7 @@ class SlurmBackend:
 
     def _say_down(self, error: SlurmDown) -> None:
         for job in self.open[:1]:
-            self.watcher.waiting(job, f"SLURM, which does not answer at present ({error})")
+            self.watcher.waiting(job, f"waits for SLURM, which does not answer at present ({error})")
 
     def _cancel_hopeless(self, waiting: dict[str, Placed], queued: dict[str, Queued]) -> None:
         """Jobs whose dependency failed would wait for ever where the cluster does not end them by itself."""
@@ -116,15 +119,33 @@ class SlurmBackend:
         if hopeless:
             slurm.cancel(hopeless)
 
-    def _look(self, one: Placed, state: Queued, running: dict[str, Placed]) -> None:
+    def _say_stuck(self, waiting: dict[str, Placed], queued: dict[str, Queued]) -> None:
+        """What may wait until somebody does something: each once, and of many at a time one and how many more."""
+        found: dict[str, list[Queued]] = {}
+        for slurm_id in waiting.keys() & queued.keys():
+            one = queued[slurm_id]
+            if one.stuck and (slurm_id, one.reason) not in self._stuck:
+                self._stuck.add((slurm_id, one.reason))
+                found.setdefault(one.reason, []).append(one)
+        for alike in found.values():
+            first, *others = sorted(alike, key=lambda one: one.slurm_id)
+            more = f"; so are {len(others)} more" if others else ""
+            self.watcher.waiting(waiting[first.slurm_id].job, f"{first.stuck}{more}")
+
+    def _look(self, one: Placed, state: Queued, running: set[str]) -> None:
         if state.running:
-            running[one.slurm_id] = one
-            if (attempt := newest_attempt(self.home, one.job)) is not None:
+            running.add(one.slurm_id)
+            if (attempt := self._attempt(one.job)) is not None:
                 self._announce(one, attempt)
-                self.watcher.event(Event("progress", one.job, step=reached(attempt, one.job)))
+                advance = self._advances.setdefault(attempt, Advance(attempt, one.job.kind))
+                if (reached := advance.look()) is not None:
+                    self.watcher.event(Event("progress", one.job, step=reached))
         elif one.slurm_id in running:
-            del running[one.slurm_id]
+            running.remove(one.slurm_id)
             self.watcher.event(Event("preempted", one.job, reason="back in the queue"))
+
+    def _attempt(self, job: Job) -> Path | None:
+        return newest_attempt(self.home.trajectory(job.trajectory), job)
 
     def _announce(self, one: Placed, attempt: Path) -> None:
         if one.slurm_id not in self._announced:
@@ -134,7 +155,7 @@ class SlurmBackend:
     def _settle(self, one: Placed, since: float) -> bool:
         """Find out how a job that left the queue ended. Returns: whether that is known."""
         said = one.submission.outcomes(one.index)
-        if (attempt := newest_attempt(self.home, one.job)) is not None:
+        if (attempt := self._attempt(one.job)) is not None:
             self._announce(one, attempt)  # it may have come and gone between two looks
         if outputs_there(self.home, one.job):
             self._close(Event("done", one.job))
@@ -174,29 +195,3 @@ class SlurmBackend:
     def _close(self, event: Event) -> None:
         self.watcher.event(event)
         self.open.remove(event.job)
-
-
-def newest_attempt(home: Home, job: Job) -> Path | None:
-    """The newest attempt at work of a job's kind on its trajectory."""
-    for folder in sorted(home.trajectory(job.trajectory).attempts.glob("[0-9]*"), reverse=True):
-        try:
-            if json.loads((folder / "segment.json").read_bytes())["kind"] == job.kind:
-                return folder
-        except (OSError, ValueError, KeyError):
-            continue  # it is just being made
-    return None
-
-
-def reached(attempt: Path, job: Job) -> int:
-    """The last step that an attempt at training has logged, or how many evaluations it has recorded."""
-    try:
-        lines = (attempt / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return job.start_step
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if job.kind == "evaluate":
-        return len(whole)
-    try:
-        return int(json.loads(whole[-1])["step"])
-    except (IndexError, ValueError, KeyError):  # nothing is logged yet, or a line is damaged
-        return job.start_step

@@ -14,6 +14,12 @@ CHUNK = 200  # ids a command line
 PREFIX = "study-"
 NEVER = "DependencyNeverSatisfied"
 
+# Why jobs wait where all is well: what is before them, what they start from, what the cluster has and who may use it.
+ORDINARY = re.compile(
+    r"None|Priority|Resources|Dependency|BeginTime|Cleaning|Prolog|Licenses|Reservation|JobArrayTaskLimit|(Assoc|QOS)Grp\w+"
+)
+HELD = re.compile(r"held", re.IGNORECASE)  # JobHeldUser, JobHeldAdmin, launch failed requeued held
+
 
 class SlurmError(StudyError):
     """SLURM's commands are missing, or refuse."""
@@ -35,6 +41,14 @@ class Queued:
     @property
     def running(self) -> bool:
         return self.state in {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING"}
+
+    @property
+    def stuck(self) -> str | None:
+        """Why it may wait until somebody does something, in SLURM's words and what that is; None where all is well."""
+        if self.running or not self.reason or self.reason == NEVER or ORDINARY.fullmatch(self.reason):
+            return None
+        release = f": 'scontrol release {self.slurm_id}' lets it go on" if HELD.search(self.reason) else ""
+        return f"is held up in SLURM's queue as job {self.slurm_id} ({self.reason}){release}"
 
 
 def call(command: Sequence[str]) -> str:

@@ -83,11 +83,13 @@ def make(home: Home, job: Job) -> None:
 class Quiet:
     def __init__(self) -> None:
         self.waited: list[str] = []
+        self.why: list[str] = []
 
     def event(self, event: Event) -> None: ...
 
-    def waiting(self, job: Job, holder: str) -> None:
+    def waiting(self, job: Job, why: str) -> None:
         self.waited.append(job.name)
+        self.why.append(why)
 
     def tick(self, running: Sequence[Job]) -> None: ...
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -199,6 +201,23 @@ def test_what_runs_and_what_waits_ends_on_request(slurm: SingleNode, home: Home)
     ended = json.loads((attempt.parent / "DONE.json").read_text())
     assert (ended["status"], ended["reason"]) == ("failed", CANCELLED)
     assert home.trajectory(job.trajectory).checkpoint(ended["stop_step"]).is_dir(), "saved where it stopped"
+
+
+def test_a_job_that_is_held_is_said_to_be_and_goes_on_when_it_is_released(slurm: SingleNode, home: Home) -> None:
+    looks = 0
+
+    class Releasing(Quiet):
+        def tick(self, running: Sequence[Job]) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 3:  # by then others would have been told twice
+                (release,) = re.findall(r"'(scontrol release \S+)'", self.why[0])
+                slurm.call(*release.split())
+
+    watcher, held = Releasing(), PROFILE.model_copy(update={"options": {"hold": True}})
+    assert SlurmBackend(home, [training(20)], watcher, held).run().complete
+    (why,) = watcher.why
+    assert "is held up in SLURM's queue as job" in why and "(JobHeldUser)" in why
 
 
 def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SingleNode, home: Home) -> None:

@@ -224,6 +224,28 @@ def test_the_queue_is_read_task_by_task(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        ("PENDING", "Priority", None),
+        ("PENDING", "JobArrayTaskLimit", None),
+        ("PENDING", "AssocGrpGRES", None),
+        ("PENDING", queue.NEVER, None),
+        ("RUNNING", "JobHeldUser", None),
+        ("PENDING", "launch failed requeued held", "scontrol release 12_3"),
+        ("PENDING", "JobHeldAdmin", "scontrol release 12_3"),
+        ("PENDING", "PartitionDown", "job 12_3 (PartitionDown)"),
+        ("PENDING", "AssocMaxJobsLimit", "(AssocMaxJobsLimit)"),
+    ],
+)
+def test_what_waits_until_somebody_does_something_is_told_from_what_waits_its_turn(
+    state: str, reason: str, said: str | None
+) -> None:
+    stuck = queue.Queued("12_3", "study-a", state, reason).stuck
+    assert stuck is None if said is None else said in (stuck or "")
+    assert "release" not in (stuck or "") or "eld" in reason
+
+
+@pytest.mark.parametrize(
     ("scontrol", "sacct", "state"),
     [
         ("echo 'JobId=12 JobState=TIMEOUT Reason=TimeLimit'", "exit 1", "TIMEOUT"),
