@@ -202,16 +202,15 @@ class Attempt(Base):
     versions: Mapped[dict[str, Any] | None]
 
 
-def _of_attempt() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["trajectory", "attempt"], ["attempt.trajectory", "attempt.attempt"])
-
-
 class Metric(Base):
-    """One training metric at one step, from the lowest attempt that wrote it; NULL for NaN."""
+    """One training metric at one step, from the lowest attempt that wrote it; NULL for NaN.
+
+    It comes in the same transaction as its attempt; a foreign key would have it looked up for each of millions of rows.
+    """
 
     __tablename__ = "metric"
     # Without the hidden rowid the primary key is the table: half the size, and ordered as it is read.
-    __table_args__ = (_of_attempt(), {"sqlite_with_rowid": False})
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
     trajectory: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
@@ -224,7 +223,7 @@ class Evaluation(Base):
     """One measured evaluation, from the lowest attempt that wrote it; NULL for NaN."""
 
     __tablename__ = "evaluation"
-    __table_args__ = (_of_attempt(),)
+    __table_args__ = (ForeignKeyConstraint(["trajectory", "attempt"], ["attempt.trajectory", "attempt.attempt"]),)
 
     evaluation: Mapped[str] = mapped_column(primary_key=True)
     trajectory: Mapped[str] = mapped_column(index=True)

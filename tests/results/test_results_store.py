@@ -64,6 +64,32 @@ def test_newer_schema_is_refused(new_url: Callable[[], str]) -> None:
         open_store(url)
 
 
+def test_a_filled_store_of_any_release_is_migrated(
+    store: Engine, new_url: Callable[[], str], builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reading(store) as connection:
+        scripts = ScriptDirectory.from_config(alembic_config(connection))
+    revisions = [script.revision for script in scripts.walk_revisions()]
+    assert revisions[-1] == "0001"
+    builder.standard()
+    dumps = []
+    for revision in revisions:
+        url = new_url()
+        with monkeypatch.context() as patch:
+            patch.setattr("results.store.HEAD", revision)
+            old = open_store(url)
+            ingest(old, builder.home)
+            old.dispose()
+        engine = open_store(url)
+        ingest(engine, builder.home)
+        dumps.append(list(canonical_dump(engine)))
+        with reading(engine) as connection:
+            context = MigrationContext.configure(connection, opts={"version_table": "study_schema"})
+            assert compare_metadata(context, models.Base.metadata) == []
+        engine.dispose()
+    assert all(dump == dumps[0] for dump in dumps) and dumps[0]
+
+
 def test_failed_migration_leaves_nothing(new_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     url = new_url()
     with monkeypatch.context() as patch:
