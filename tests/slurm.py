@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -15,6 +15,7 @@ import pytest
 
 from tests.homes import wait_for
 
+ACCOUNTING_PROGRAMS = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun", "setpriv")
 
 CONFIGURATION = """\
@@ -44,15 +45,54 @@ ReturnToService=2
 SlurmdTimeout=10
 KillWait=20
 MaxArraySize=1001
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10
+"""
+
+# Besides: the controller soon forgets jobs that have ended, so that only accounting knows how.
+WITH_ACCOUNTING = """\
+MinJobAge=2
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge/socket
+JobAcctGatherType=jobacct_gather/linux
+"""
+DATABASE_DAEMON = """\
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+CommunicationParameters=NoInAddrAny
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=accounts
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
 """
 
 
 def missing() -> str | None:
     """Why no SLURM can be started here; None if one can."""
-    if absent := [name for name in PROGRAMS if not shutil.which(name)]:
-        return f"SLURM is not installed ({', '.join(absent)} missing; apt-get install slurm-wlm munge)"
+    return _missing(PROGRAMS, "slurm-wlm munge")
+
+
+def missing_accounting() -> str | None:
+    """The same of one with accounting."""
+    return _missing((*PROGRAMS, *ACCOUNTING_PROGRAMS), "slurm-wlm munge slurmdbd mariadb-server")
+
+
+def _missing(programs: Sequence[str], packages: str) -> str | None:
+    if absent := [name for name in programs if not shutil.which(name)]:
+        return f"SLURM is not installed ({', '.join(absent)} missing; apt-get install {packages})"
     return None if os.geteuid() == 0 else "starting SLURM takes root"
 
 
@@ -67,9 +107,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class SingleNode:
-    """A running cluster. ``environment`` makes SLURM's commands speak to it."""
+    """A running cluster. ``environment`` makes SLURM's commands speak to it. With ``accounting`` it has slurmdbd on a
+    MariaDB of its own, and its controller soon forgets."""
 
-    def __init__(self, folder: Path, cpus: int = 2) -> None:
+    def __init__(self, folder: Path, cpus: int = 2, accounting: bool = False) -> None:
         self.folder = folder
         for name in ("state", "spool", "munge"):
             (folder / name).mkdir(parents=True)
@@ -77,16 +118,23 @@ class SingleNode:
             if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
                 parent.chmod(parent.stat().st_mode | 0o111)
         self.host = socket.gethostname().split(".")[0]
-        controller, node = free_ports(2)
+        controller, node, port, database = free_ports(4)
         text = CONFIGURATION.format(host=self.host, controller=controller, node=node, folder=folder, cpus=cpus)
+        text += WITH_ACCOUNTING.format(port=port, folder=folder) if accounting else ""
         (folder / "slurm.conf").write_text(text)
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._start_munge()
-        self._start("slurmctld", "-D")
-        self.node = self._start("slurmd", "-D", "-N", self.host)
-        if not wait_for(lambda: "idle" in self.call("sinfo", "--noheader", "--format=%T"), 30, every=0.2):
-            raise RuntimeError((folder / "slurmctld.log").read_text())
+        try:
+            self._start_munge()
+            if accounting:
+                self._start_accounting(port, database)
+            self._start("slurmctld", "-D")
+            self.node = self._start("slurmd", "-D", "-N", self.host)
+            if not wait_for(lambda: "idle" in self.call("sinfo", "--noheader", "--format=%T"), 30, every=0.2):
+                raise RuntimeError((folder / "slurmctld.log").read_text())
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, *command: str, user: str | None = None) -> subprocess.Popen[bytes]:
         as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
@@ -108,6 +156,31 @@ class SingleNode:
         self._start("munged", "--foreground", "--num-threads=2", *paths, user="munge")
         if not wait_for((folder / "socket").exists, 20):
             raise RuntimeError((self.folder / "munged.out").read_text())
+
+    def _start_accounting(self, port: int, database: int) -> None:
+        data = self.folder / "mariadb"
+        user = ["--no-defaults", f"--datadir={data}", "--user=root"]
+        subprocess.run(
+            ["mariadb-install-db", *user, "--skip-test-db", "--auth-root-authentication-method=normal"],
+            check=True,
+            capture_output=True,
+        )
+        grant = data / "grant.sql"
+        grant.write_text(
+            "CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'slurm';\nGRANT ALL ON *.* TO slurm@'127.0.0.1';\n"
+        )
+        network = ["--bind-address=127.0.0.1", f"--port={database}", f"--socket={data}/socket"]
+        self._start("mariadbd", *user, *network, "--skip-name-resolve", f"--init-file={grant}")
+        wait_for((data / "socket").exists, 60, every=0.2)
+        configuration = self.folder / "slurmdbd.conf"
+        configuration.write_text(
+            DATABASE_DAEMON.format(host=self.host, port=port, database=database, folder=self.folder)
+        )
+        configuration.chmod(0o600)
+        self._start("slurmdbd", "-D")
+        if not wait_for(lambda: bool(self.call("sacctmgr", "--noheader", "list", "user")), 60, every=0.5):
+            raise RuntimeError((self.folder / "slurmdbd.log").read_text())
+        self.call("sacctmgr", "--immediate", "add", "cluster", "test")
 
     def call(self, *command: str) -> str:
         done = subprocess.run(
@@ -157,6 +230,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleNode]:
     if why := missing():
         pytest.skip(why)
     node = SingleNode(tmp_path_factory.mktemp("slurm"))
+    yield node
+    node.stop()
+
+
+@pytest.fixture(scope="session")
+def accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleNode]:
+    """A cluster with accounting."""
+    if why := missing_accounting():
+        pytest.skip(why)
+    node = SingleNode(tmp_path_factory.mktemp("accounting"), accounting=True)
     yield node
     node.stop()
 

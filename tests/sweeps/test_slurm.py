@@ -113,7 +113,7 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     assert not slurm.queue()
 
 
-def test_a_job_that_is_requeued_cancelled_by_its_node_or_warned_ends_bitwise_the_same(
+def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_bitwise_the_same(
     slurm: SingleNode, home: Home, tmp_path: Path
 ) -> None:
     job = training(6000).model_copy(update={"checkpoint_every_steps": 500})
@@ -121,6 +121,7 @@ def test_a_job_that_is_requeued_cancelled_by_its_node_or_warned_ends_bitwise_the
     disturbances = [
         lambda: slurm.call("scontrol", "requeue", placed.slurm_id),
         lambda: slurm.call("scancel", "--signal=USR2", placed.slurm_id),
+        lambda: slurm.call("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2"),
     ]
     for number, disturb in enumerate(disturbances, 1):
         assert wait_for(lambda n=number: len(attempts_begun(home, job)) >= n, 120, every=0.2)  # type: ignore[misc]
@@ -129,9 +130,9 @@ def test_a_job_that_is_requeued_cancelled_by_its_node_or_warned_ends_bitwise_the
         disturb()
     outcome = follow(home, [job])
     assert outcome.complete
-    assert len(attempts_begun(home, job)) == 3
+    assert len(attempts_begun(home, job)) == 4
     said = [line.status for line in placed.submission.outcomes(0)]
-    assert said == ["preempted", "preempted", "done"]
+    assert said == ["preempted", "preempted", "preempted", "done"]
     assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
 
 
@@ -339,8 +340,30 @@ def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SingleNode, ho
     assert follow(home, []).complete
 
 
+def test_accounting_says_how_a_job_ended_that_the_controller_has_forgotten(
+    accounting: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in accounting.environment.items():
+        monkeypatch.setenv(name, value)
+    assert follow(home, [training(20)]).complete, "with accounting all goes as without"
+    wraps = {"COMPLETED": "true", "FAILED": "exit 3", "CANCELLED": "sleep 600"}
+    ids = {
+        state: accounting.call("sbatch", "--parsable", "--output=/dev/null", f"--wrap={command}").strip()
+        for state, command in wraps.items()
+    }
+    assert wait_for(lambda: set(accounting.queue()) == {ids["CANCELLED"]}, 60, every=0.2)
+    queue.cancel([ids["CANCELLED"]])
+    assert wait_for(lambda: not any(accounting.call("scontrol", "show", "job", i) for i in ids.values()), 120, every=1)
+    assert {state: (queue.ended(i) or "").split()[0] for state, i in ids.items()} == {state: state for state in wraps}
+    assert_loopback_only(accounting)
+
+
+def assert_loopback_only(node: SingleNode) -> None:
+    ours = {process.pid for process in node.processes}
+    listening = [c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+
+
 def test_no_process_of_the_cluster_listens_beyond_loopback(slurm: SingleNode) -> None:
-    ours = {process.pid for process in slurm.processes}
-    for connection in psutil.net_connections("inet"):
-        if connection.pid in ours and connection.status == psutil.CONN_LISTEN:
-            assert connection.laddr.ip == "127.0.0.1"
+    assert_loopback_only(slurm)
