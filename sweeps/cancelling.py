@@ -31,6 +31,11 @@ def requested(home: Home, job: Job, since: float) -> bool:
         return False
 
 
+def ever_requested(home: Home, trajectory: str, kind: str) -> bool:
+    """Whether work of a kind on a trajectory was asked to end at any time."""
+    return home.trajectory(trajectory).cancelled(kind).exists()
+
+
 class Request:
     """Whether an attempt, whose folder is ``begun``, was asked to end; looked up once in a while."""
 

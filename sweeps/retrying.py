@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from results.stored import AttemptRecord
@@ -17,7 +17,8 @@ VAIN: frozenset[Cause] = frozenset({"user error"})
 @dataclass(frozen=True)
 class Verdict:
     """Work that is not done: whether it is tried ``again``, and ``why`` not. ``cause`` and ``reason`` say how its
-    newest attempt ended; where the cause is None it was never begun, and waits for something that did not end well."""
+    newest attempt ended; where the cause is None it was never begun, and waits for something that did not end well.
+    What was cancelled before it was begun has that for a cause."""
 
     work: Work
     again: bool
@@ -30,6 +31,7 @@ def verdicts(
     selected: Sequence[Selected],
     found: Sequence[Sequence[Work]],
     attempts: Sequence[AttemptRecord],
+    cancelled: Callable[[Work], bool],
     asked: Filter,
     limit: int,
     force: bool,
@@ -39,8 +41,14 @@ def verdicts(
     Args:
         found: the work of each selected study, as it stands.
         attempts: those on their trajectories.
+        cancelled: whether somebody asked for work that was never begun to end.
         limit: how many attempts that did not end well are enough.
     """
+
+    def cause_of(work: Work) -> Cause | None:
+        never_begun = work.standing == "missing" and work.attempt is None
+        return "cancelled" if never_begun and cancelled(work) else work.cause
+
     made: dict[object, Verdict] = {}
     for one, works in zip(selected, found, strict=True):
         ends = {key: node.boundaries() for key, node in one.stored.session.tree.nodes.items()}
@@ -49,19 +57,18 @@ def verdicts(
         concerned = {
             work.place
             for of_arm in by_arm(one.arms, works)
-            if any(work.cause is not None and asked.wants(work.standing, work.kind) for work in of_arm)
+            if any(cause_of(work) is not None and asked.wants(work.standing, work.kind) for work in of_arm)
             for work in of_arm
         }
         for work in works:
             if work.place in concerned and work.standing not in {"done", "running", "queued"}:
-                made.setdefault(work.place, _verdict(work, tried[work.place], limit, force))
+                made.setdefault(work.place, _verdict(work, cause_of(work), tried[work.place], limit, force))
     return list(made.values())
 
 
-def _verdict(work: Work, tried: int, limit: int, force: bool) -> Verdict:
-    cause = work.cause
+def _verdict(work: Work, cause: Cause | None, tried: int, limit: int, force: bool) -> Verdict:
     if cause is None or work.attempt is None:
-        return Verdict(work, again=True)
+        return Verdict(work, True, cause)
     reason = work.attempt.reason
     if not force and cause in VAIN:
         return Verdict(work, False, cause, reason, "it would end the same: mend it, then --force")

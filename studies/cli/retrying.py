@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweeps.jobs import Job
     from sweeps.retrying import Verdict
     from sweeps.selection import Filter
+    from sweeps.standing import Work
 
 
 def retry(
@@ -57,12 +58,12 @@ def retry(
 
     choice = BackendChoice(backend, workers, address, cluster, detach)
     asked, place = chosen(what, scale, variant, seeds, None, kind), Home(home)
-    verdicts = _verdicts(place, asked, limit, force)
+    verdicts, missing = _verdicts(place, asked, limit, force)
     jobs = list(_jobs(verdicts))
     for line in _in_words(verdicts):
         say(line)
     if not jobs:
-        say("nothing is to be tried again")
+        say("nothing is to be tried again" + (f"; {missing} were never begun: study run" if missing else ""))
         sys.exit(1 if any(not one.again for one in verdicts) else 0)
     choice.check()
     with open_backend(choice, place, jobs) as start:
@@ -74,9 +75,11 @@ def retry(
     sys.exit(130 if outcome.interrupted else 0 if outcome.complete or outcome.left else 1)
 
 
-def _verdicts(home: Home, asked: Filter, limit: int, force: bool) -> list[Verdict]:
+def _verdicts(home: Home, asked: Filter, limit: int, force: bool) -> tuple[list[Verdict], int]:
+    """What did not end well; and how much of what is meant was never begun."""
     from results.stored import attempt_records
     from studies.cli.store import opened
+    from sweeps.cancelling import ever_requested
     from sweeps.retrying import verdicts
     from sweeps.selection import select, stored_studies
     from sweeps.view import View
@@ -86,7 +89,13 @@ def _verdicts(home: Home, asked: Filter, limit: int, force: bool) -> list[Verdic
         view = View(engine, home, selected)
         trajectories = set(view.open)
         found = view.look()
-        return verdicts(selected, found, attempt_records(engine, trajectories), asked, limit, force)
+        attempts = attempt_records(engine, trajectories)
+
+    def cancelled(work: Work) -> bool:
+        return ever_requested(home, work.trajectory, work.kind)
+
+    missing = {work.place for works in found for work in works if work.standing == "missing"}
+    return verdicts(selected, found, attempts, cancelled, asked, limit, force), len(missing)
 
 
 def _jobs(verdicts: Sequence[Verdict]) -> Iterator[Job]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 
+from results.layout import Home
 from tests.homes import TINY, Command, attempts, dump, study, succeeds, tensors, unfinished, wait_for
 
 
@@ -36,6 +38,22 @@ def test_what_was_cancelled_or_lost_is_done_and_earlier_attempts_are_kept(long: 
     succeeds("run", TINY, "--scale", "long", home=home)  # arms of which nothing was ever begun
     assert dump(home) == dump(long)
     assert tensors(long).items() <= tensors(home).items()
+
+
+def test_what_was_cancelled_before_it_was_begun_is_done(copy: Path, tiny: Path) -> None:
+    trajectories = {
+        path.parent.name: json.loads(path.read_text()) for path in copy.glob("trajectories/*/trajectory.json")
+    }
+    parents = {one["parent"]["trajectory"] for one in trajectories.values() if one["parent"]}
+    leaf = Home(copy).trajectory(next(key for key in trajectories if key not in parents))
+    shutil.rmtree(leaf.root)
+    succeeds("db", "rebuild", home=copy)
+    assert "2 were never begun: study run" in succeeds("retry", "tiny", home=copy)
+    leaf.root.mkdir()
+    leaf.cancelled("train").touch()
+    said = succeeds("retry", "tiny", home=copy)
+    assert re.search(r"again: train \w+ \d+→\d+ \(seed 0\): cancelled\nand 1 more", said), said
+    assert dump(copy) == dump(tiny)
 
 
 def test_what_would_end_the_same_is_not_tried_without_force(tmp_path: Path) -> None:
