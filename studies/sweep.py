@@ -92,9 +92,8 @@ class Sweep(Strict):
             raise ValueError("'points' goes with 'strategy: random'; a grid takes all combinations")
         if self.strategy != "grid" and self.points is None:
             raise ValueError(f"'strategy: {self.strategy}' needs 'points', how many to draw")
-        size = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
-        if self.points is not None and not ranges and self.points > size:
-            raise ValueError(f"{self.points} different points cannot be drawn from a space of {size}")
+        if self.points is not None and self.size is not None and self.points > self.size:
+            raise ValueError(f"{self.points} different points cannot be drawn from a space of {self.size}")
         if (self.strategy in SEARCHES) != bool(self.drawn):
             raise ValueError(
                 "'drawn' goes with 'strategy: asha' or 'optuna', which `study sweep --search` sets, and no other"
@@ -102,6 +101,12 @@ class Sweep(Strict):
         if odd := next((one.point for one in self.drawn if set(one.point) != set(self.space)), None):
             raise ValueError(f"drawn: {odd} has not the attributes of the space: {', '.join(self.space)}")
         return self
+
+    @property
+    def size(self) -> int | None:
+        """How many different points the space has; None where a range has any number."""
+        listed = [len(values) for values in self.space.values() if isinstance(values, list)]
+        return math.prod(listed) if len(listed) == len(self.space) else None
 
 
 def sweep_points(sweep: Sweep) -> list[dict[str, Attribute]]:

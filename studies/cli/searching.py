@@ -38,11 +38,24 @@ class Asked:
     def resolve(self, drawn: Sequence[Drawn] = ()) -> tuple[ResolvedStudy, str]:
         """The study with the points drawn so far, and what is to be said of it; with any points as long as there are
         none. Raises: StudyError."""
+        adaptive = [f"sweep.strategy={self.kind}", drawn_override(drawn)] if drawn else ["sweep.strategy=random"]
+        return self._with([f"sweep.points={self.samples}", *adaptive])
+
+    def check(self) -> None:
+        """Raises: StudyError where the space has fewer points than are asked for."""
+        study, _ = self._with(["sweep.strategy=random", "sweep.points=1"])
+        size = study.sweep.size if study.sweep else None
+        if size is not None and self.samples > size:
+            raise StudyError(
+                f"--samples {self.samples}: {size} different points can be drawn from the space of the sweep. A range "
+                "has any number: -o 'space.ATTRIBUTE={low: ..., high: ...}'"
+            )
+
+    def _with(self, changes: Sequence[str]) -> tuple[ResolvedStudy, str]:
         from studies.cli.sweeping import choose_sweep
 
-        adaptive = [f"sweep.strategy={self.kind}", drawn_override(drawn)] if drawn else ["sweep.strategy=random"]
-        changes = [*self.overrides, f"sweep.points={self.samples}", *adaptive]
-        return choose_sweep(self.study, self.scale, self.seeds, changes, self.variant, self.panel)
+        overrides = [*self.overrides, *changes]
+        return choose_sweep(self.study, self.scale, self.seeds, overrides, self.variant, self.panel)
 
 
 def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[int, ResolvedStudy]:
@@ -57,6 +70,7 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
     from sweeps.search import Search
     from sweeps.session import open_session
 
+    asked.check()
     first, said = asked.resolve()
     ready(open_session([first], asked.variant), [asked.study], choice)
     assert first.sweep is not None
