@@ -141,6 +141,7 @@ class DoneFile(_File):
     device: Name | None = None
     threads: Whole | None = None
     versions: Document | None = None
+    ranks: Whole | None = None
 
 
 class MetricsLine(_Line):

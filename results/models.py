@@ -200,6 +200,7 @@ class Attempt(Base):
     device: Mapped[str | None]
     threads: Mapped[int | None]
     versions: Mapped[dict[str, Any] | None]
+    ranks: Mapped[int | None]
 
 
 class Metric(Base):

@@ -36,7 +36,7 @@ _DTYPES = {
     "ended": "datetime64[us, UTC]",
     "time": "datetime64[us, UTC]",
     **dict.fromkeys(("seed", "step", "attempt", "line"), "int64"),
-    **dict.fromkeys(("nfe", "start_step", "stop_step", "steps", "threads", "n", "planned_n"), "Int64"),
+    **dict.fromkeys(("nfe", "start_step", "stop_step", "steps", "threads", "ranks", "n", "planned_n"), "Int64"),
     **dict.fromkeys(("value", "epoch", "stage_epoch", "seconds", "seconds_per_step"), "float64"),
     **dict.fromkeys(("effect", "interval_low", "interval_high"), "float64"),
     "control": "bool",
@@ -150,9 +150,10 @@ def attempts(engine: Engine) -> pd.DataFrame:
 
 
 def step_times(engine: Engine) -> list[tuple[dict[str, Any], str, float]]:
-    """(resolved dynamics, device, seconds a step) of every finished training attempt that measured it."""
+    """(resolved dynamics, device, device-seconds a step) of every finished training attempt that measured it: the time
+    that it took, times the processes that shared it."""
     statement = (
-        select(Trajectory.dynamics, Attempt.device, Attempt.seconds_per_step)
+        select(Trajectory.dynamics, Attempt.device, Attempt.seconds_per_step * func.coalesce(Attempt.ranks, 1))
         .join_from(Attempt, Trajectory, Attempt.trajectory == Trajectory.trajectory)
         .where(Attempt.seconds_per_step.is_not(None), Attempt.device.is_not(None))
     )

@@ -20,7 +20,7 @@ from results.sqlitefile import prepare
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"  # the newest revision in results/migrations/versions
+HEAD = "0003"  # the newest revision in results/migrations/versions
 VERSION_TABLE = "study_schema"  # not Alembic's usual name: a shared PostgreSQL may hold that of another program
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 WRITER_LOCK = 0x6D66737464  # "mfstd": the PostgreSQL advisory lock that all writers of the store take

@@ -78,7 +78,13 @@ def _waited_for(home: Home, jobs: Sequence[Job], after: Sequence[Collection[int]
 
 
 def _minutes(cluster: Cluster, jobs: Sequence[Job], seconds: Seconds) -> int:
-    return max(cluster.time.minutes(seconds(job)) for job in jobs)
+    """What the longest of some jobs asks for. Estimates are of one device; several processes share the steps."""
+
+    def asked(job: Job) -> int:
+        shape, estimate = shape_of(job, cluster), seconds(job)
+        return cluster.time.minutes(estimate and estimate / (shape.nodes * shape.ranks))
+
+    return max(map(asked, jobs))
 
 
 def _lock(home: Home) -> Lease:

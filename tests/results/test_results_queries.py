@@ -26,6 +26,7 @@ from results.queries import (
     protocols,
     results_table,
     runs,
+    step_times,
     training_metrics,
     verdicts,
 )
@@ -121,6 +122,16 @@ def test_attempts(filled: Engine) -> None:
     lost = frame.loc[("t0", 1)]
     assert pd.isna(lost["seconds"]) and pd.isna(lost["ended"]) and lost["host"] is None
     assert frame.loc[("t0", 3), "started"] == pd.Timestamp("2026-11-20T12:05:02Z")
+
+
+def test_steps_shared_by_several_processes_count_for_each(builder, store: Engine) -> None:
+    builder.trajectory("t")
+    for number, ranks in ((1, {}), (2, {"ranks": 1}), (3, {"ranks": 4})):
+        done = builder.attempt("t", number, []) / "DONE.json"
+        done.write_text(json.dumps(json.loads(done.read_text()) | ranks))
+    ingest(store, builder.home)
+    assert sorted(seconds for _, _, seconds in step_times(store)) == pytest.approx([0.45, 0.45, 1.8])
+    assert [None if pd.isna(one) else one for one in attempts(store)["ranks"]] == [None, 1, 4]
 
 
 def test_keys_protocols_verdicts(builder, filled: Engine) -> None:

@@ -69,6 +69,16 @@ def test_a_job_asks_for_its_estimate_within_bounds(seconds: float | None, minute
     assert TimeLimit(min_min=10, max_min=60, margin=1.5, startup_min=2).minutes(seconds) == minutes
 
 
+def test_processes_that_share_the_steps_ask_for_their_share_of_the_time(jobs: list[Job], tmp_path: Path) -> None:
+    trainings = [job for job in jobs if job.kind == "train"][:1]
+    minutes = []
+    for nodes, ranks in ((1, 1), (2, 3)):
+        cluster = Cluster(nodes=nodes, ranks_per_node=ranks, time=TimeLimit(min_min=1, max_min=10**6))
+        (array,) = planned_arrays(Home(tmp_path), trainings, cluster, lambda job: 6 * 3600.0, 10)
+        minutes.append(array.minutes)
+    assert minutes == [2 + 1.5 * 360, 2 + 1.5 * 60]
+
+
 def test_producers_are_who_makes_what_a_job_needs(jobs: list[Job]) -> None:
     for place, made_by in enumerate(producers(jobs)):
         job = jobs[place]
