@@ -22,7 +22,7 @@ BUILTIN = Path(__file__).parent
 SCALES = "scales"
 NOT_STUDIES = {"implications", "paper_values"}  # other declarations beside the built-in studies
 OF_PAPER = ("as_in_paper", "paper_values")  # what ties a study to the paper's numbers
-RUN_ONLY = {"device", "threads", "log_every_steps", "checkpoint_every_epochs", "divergence"}
+RUN_ONLY = {"device", "threads", "log_every_steps", "checkpoint_every_epochs", "keep_every_epochs", "divergence"}
 MORE_POINTS = {("sweep", key) for key in ("space", "strategy", "points", "seed", "drawn")}
 
 

@@ -170,6 +170,7 @@ class ResolvedStudy(Strict):
     threads: PositiveInt = 1
     log_every_steps: PositiveInt = 100
     checkpoint_every_epochs: PositiveInt | None = None
+    keep_every_epochs: PositiveInt | None = None
     divergence: PositiveFloat = 1e4
 
     @model_validator(mode="after")

@@ -145,7 +145,7 @@ def missing_jobs(tree: Tree, have: Inventory, settings: Callable[[Node], Mapping
             **settings(node),
         }
         observed, later = split_observed(wanted)
-        steps, keep = sorted(node.points), node.snapshot_steps() - node.full_steps
+        steps, keep = sorted({*node.points, *node.kept_steps}), node.snapshot_steps() - node.full_steps
         for start, stop in train_pieces(node, have.full.get(t.key, set()), reach[t.key]):
             first = bisect_left if start in {0, stop} else bisect_right  # what it starts from is measured before
             passed = steps[first(steps, start) : bisect_right(steps, stop)]

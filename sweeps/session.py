@@ -71,8 +71,13 @@ def open_session(studies: Sequence[ResolvedStudy], variant: str | None = None) -
 
 def session_of(studies: Sequence[ResolvedStudy], arms: Sequence[Arm]) -> Session:
     """Merge some of the arms of studies."""
-    tree = build_tree(arms, {study.study: study.steps_per_epoch for study in studies})
-    return Session(tuple(studies), tuple(arms), tree)
+    return Session(tuple(studies), tuple(arms), tree_of(studies, arms))
+
+
+def tree_of(studies: Sequence[ResolvedStudy], arms: Sequence[Arm]) -> Tree:
+    """What arms of studies want, merged."""
+    keep = {one.study: one.keep_every_epochs * one.steps_per_epoch for one in studies if one.keep_every_epochs}
+    return build_tree(arms, {study.study: study.steps_per_epoch for study in studies}, keep)
 
 
 def plan_record(session: Session, jobs: Sequence[Job], cost: Cost, remaining: Cost) -> dict[str, Any]:

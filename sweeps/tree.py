@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from meanflow_core.config import Checkpoint, Protocol
 from studies.arms import Arm, Point, Trajectory
+
+NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass
@@ -21,10 +24,13 @@ class Node:
     probe_stop_step: int = 0  # how far what is only probed goes; the rest is for our controls
     full_steps: set[int] = field(default_factory=set)
     points: dict[int, dict[str, Protocol]] = field(default_factory=dict)  # step → evaluation key → protocol
+    kept_steps: set[int] = field(default_factory=set)  # EMA weights kept on the way, for studies to come
 
     def snapshot_steps(self) -> set[int]:
-        """Where EMA weights are kept: wherever something is measured, but for what is observed in passing."""
-        return {step for step, at in self.points.items() if any(not p.observed for p in at.values())}
+        """Where EMA weights are kept: wherever something is measured, but for what is observed in passing; and on the
+        way, as a study asks for."""
+        measured = {step for step, at in self.points.items() if any(not p.observed for p in at.values())}
+        return measured | self.kept_steps
 
     @property
     def key(self) -> str:
@@ -56,11 +62,12 @@ class Tree:
         return sum(len(at) for node in self for at in node.points.values())
 
 
-def build_tree(arms: Iterable[Arm], steps_per_epoch: Mapping[str, int]) -> Tree:
+def build_tree(arms: Iterable[Arm], steps_per_epoch: Mapping[str, int], keep_every: Mapping[str, int] = NONE) -> Tree:
     """Merge arms into a tree.
 
     Args:
         steps_per_epoch: of each study, by name.
+        keep_every: of the studies that keep EMA weights on the way, after how many steps each.
     """
     tree = Tree()
     for arm in sorted(arms, key=lambda a: a.seed):
@@ -72,6 +79,9 @@ def build_tree(arms: Iterable[Arm], steps_per_epoch: Mapping[str, int]) -> Tree:
                 node.probe_stop_step = max(node.probe_stop_step, stage.stop_step)
             elif not arm.control:
                 node.paper_stop_step = max(node.paper_stop_step, stage.stop_step)
+            if every := keep_every.get(arm.study):
+                first = stage.start_step + every - stage.start_step % every
+                node.kept_steps.update(range(first, stage.stop_step + 1, every))
             if parent := stage.trajectory.parent:
                 tree.nodes[parent.trajectory].full_steps.add(parent.step)
         if arm.stages:
@@ -91,6 +101,7 @@ def merge_trees(trees: Iterable[Tree]) -> Tree:
             for name in ("stop_step", "paper_stop_step", "probe_stop_step"):
                 setattr(into, name, max(getattr(into, name), getattr(node, name)))
             into.full_steps |= node.full_steps
+            into.kept_steps |= node.kept_steps
             for step, at in node.points.items():
                 into.points.setdefault(step, {}).update(at)
     return merged

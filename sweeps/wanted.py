@@ -11,7 +11,8 @@ from results.recorded import read_arms, read_run, run_names, trajectories_of, wh
 from studies.arms import expand
 from studies.errors import StudyError
 from studies.schema import ResolvedStudy
-from sweeps.tree import Tree, build_tree, merge_trees
+from sweeps.session import tree_of
+from sweeps.tree import Tree, merge_trees
 
 Group = list[RunFile]  # runs of one study, scale, variant and configuration, oldest first
 
@@ -57,7 +58,7 @@ def _tree(group: Group) -> Tree:
     seeds = sorted({seed for run in group for seed in run.seeds})
     try:
         study = ResolvedStudy.model_validate({**latest.config, "seeds": seeds})
-        return build_tree(expand(study, latest.variant), {study.study: study.steps_per_epoch})
+        return tree_of([study], expand(study, latest.variant))
     except (ValueError, StudyError):  # pydantic's ValidationError and a ComponentError are ValueErrors
         return Tree()
 

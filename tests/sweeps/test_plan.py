@@ -53,6 +53,24 @@ def test_doing_every_job_in_order_completes_the_tree(session: Session) -> None:
     assert session.jobs(have) == []
 
 
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "paper"])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("model_sizes", "convergence"), ("convergence", "samples_over_training"), ("components", "multistep_v")],
+)
+def test_a_study_of_the_same_arms_trains_nothing_again(first: str, then: str, scale: str) -> None:
+    """One seed, as every scale has it; the paper's epochs, since nothing is executed."""
+    before, after = (open_session([resolve(load_source(name), scale, seeds=[0])]) for name in (first, then))
+    have = Inventory()
+    for job in before.jobs(have):
+        finish(have, job)
+    left = after.jobs(have)
+    assert sum(job.steps for job in left if job.kind == "train") == 0
+    for job in left:
+        finish(have, job)
+    assert complete(after, have)
+
+
 @SESSIONS
 def test_nothing_is_trained_twice(session: Session) -> None:
     steps: set[tuple[str, int]] = set()
