@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from studies.loader import load_source, resolve
 from sweeps.session import open_session
+from sweeps.tree import merge_trees
 
 
 def session(scale: str = "paper", *overrides: str):  # type: ignore[no-untyped-def]
@@ -69,6 +70,16 @@ def test_a_control_that_the_arms_cover_costs_nothing() -> None:
     assert session("smoke", covered).epochs().control == 0
     longer = covered.replace("70", "90")
     assert session("smoke", longer).epochs().control == 10
+
+
+def test_weights_are_kept_on_the_way_of_every_stage_but_at_its_start() -> None:
+    plain, kept = session("smoke"), session("smoke", "keep_every_epochs=3")
+    every = 3 * kept.studies[0].steps_per_epoch
+    assert not any(node.kept_steps for node in plain.tree)
+    for node in kept.tree:
+        assert node.kept_steps == {s for s in range(node.start_step + 1, node.stop_step + 1) if s % every == 0}
+        assert node.snapshot_steps() == plain.tree.nodes[node.key].snapshot_steps() | node.kept_steps
+    assert merge_trees([plain.tree, kept.tree]).nodes == kept.tree.nodes
 
 
 def test_parents_stand_before_children() -> None:
