@@ -23,6 +23,7 @@ SCALES = "scales"
 NOT_STUDIES = {"implications", "paper_values"}  # other declarations beside the built-in studies
 OF_PAPER = ("as_in_paper", "paper_values")  # what ties a study to the paper's numbers
 RUN_ONLY = {"device", "threads", "log_every_steps", "checkpoint_every_epochs", "keep_every_epochs", "divergence"}
+REMOVABLE = ("panels", "controls")  # null leaves out one that is inherited
 MORE_POINTS = {("sweep", key) for key in ("space", "strategy", "points", "seed", "drawn")}
 
 
@@ -184,6 +185,9 @@ def merged(
     _check_hidden(source, scale)
     data = merge({k: v for k, v in source.data.items() if k != SCALES}, source.data[SCALES][scale])
     data["scale"] = scale
+    for key in REMOVABLE:
+        if isinstance(data.get(key), dict):
+            data[key] = {name: part for name, part in data[key].items() if part is not None}
     if source.extends_builtin:
         data |= {key: source.own(scale, key, False) for key in OF_PAPER}
     paths = parse_overrides(overrides)
@@ -222,16 +226,27 @@ def _check_hidden(source: StudySource, scale: str) -> None:
 
 def validated(data: dict[str, Any], source: StudySource, overridden: set[Loc]) -> ResolvedStudy:
     """The study that merged data describe. Raises: StudyError naming file, line and key of whatever is wrong."""
+    study, found = faults(data, overridden, source)
+    if study is None:
+        raise StudyError("\n".join(found))
+    if found:
+        raise StudyError(found[0])
+    return study
+
+
+def faults(data: dict[str, Any], overridden: set[Loc], source: StudySource) -> tuple[ResolvedStudy | None, list[str]]:
+    """The study that merged data describe, if the schema takes it, and all that is wrong, with file, line and key."""
     scale = data["scale"]
     try:
         study = ResolvedStudy.model_validate(data)
     except ValidationError as error:
-        raise StudyError("\n".join(messages(error, source, scale, overridden))) from None
-    for locs, message in stage_problems(study):
-        raise StudyError(f"{blamed(locs, source, scale, overridden)}: {message}")
-    for loc, message in problems(study):
-        raise StudyError(f"{where(loc, source, scale, overridden)}: {'.'.join(map(str, loc))}: {message}")
-    return study
+        return None, list(messages(error, source, scale, overridden))
+    of_stages = [f"{blamed(locs, source, scale, overridden)}: {what}" for locs, what in stage_problems(study)]
+    if of_stages:  # what is unknown may follow from them
+        return study, list(dict.fromkeys(of_stages))
+    return study, [
+        f"{where(loc, source, scale, overridden)}: {'.'.join(map(str, loc))}: {what}" for loc, what in problems(study)
+    ]
 
 
 def validate(source: StudySource) -> None:

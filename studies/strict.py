@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 
 def in_one_message(wanted: str) -> WrapValidator:
@@ -24,6 +32,15 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = int | float
 Attribute = Annotated[Number | str, in_one_message("a finite number or a text")]
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a `Name`."""
+    try:
+        TypeAdapter(Name).validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 class Strict(BaseModel):

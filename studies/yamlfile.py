@@ -45,13 +45,20 @@ class YamlFile:
         node, line, depth = self.nodes, 1, 0
         for part in loc:
             if isinstance(node, CommentedMap) and part in node:
-                line = node.lc.key(part)[0] + 1
+                line = _line_of(node, part) + 1
             elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
                 line = node.lc.item(part)[0] + 1
             else:
                 break
             node, depth = node[part], depth + 1
         return depth, line
+
+
+def _line_of(node: CommentedMap, key: Any) -> int:
+    """Where a key stands, from 0: for one that is merged in (<<: *anchor), where the anchor's mapping has it."""
+    if key in (node.lc.data or {}):
+        return int(node.lc.key(key)[0])
+    return next(_line_of(merged, key) for merged in node.merge if key in merged)
 
 
 def parse(text: str, where: str) -> Any:

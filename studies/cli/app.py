@@ -6,6 +6,7 @@ import typer
 
 from studies.cli import (
     admin,
+    authoring,
     cancelling,
     inspect_,
     keeping,
@@ -37,6 +38,8 @@ running again continues where it stopped and computes nothing twice.""",
 )
 
 app.command("list")(inspect_.list_studies)
+app.command("new")(authoring.new)
+app.command("check")(authoring.check)
 app.command("plan")(planning.plan)
 app.command("run")(running.run)
 app.command("sweep")(sweeping.sweep)
