@@ -34,8 +34,13 @@ def problems(study: ResolvedStudy) -> Problems:
         yield from _of_figure(study, study.figure)
     if study.table is not None:
         yield from _of_table(study, study.table)
+    for name, control in study.controls.items():
+        yield from _known(("controls", name, "panel"), "panel", control.panel, list(study.panels))
+    ids = [claim.id for claim in study.claims]
     for i, claim in enumerate(study.claims):
-        yield from _of_claim(study, claim, ("claims", i))
+        if claim.id in ids[:i]:
+            yield ("claims", i, "id"), f"two claims are called '{claim.id}'"
+        yield from list(_of_claimed_arms(study, claim, ("claims", i))) or _of_claim(study, claim, ("claims", i))
 
 
 def _of_settings(study: ResolvedStudy) -> Problems:
@@ -155,6 +160,8 @@ def _of_table(study: ResolvedStudy, table: Table) -> Problems:
                 reference = table.reference.format(**{"arm": name, **attributes})
                 yield from _known(("table", "reference"), f"arm of panel '{panel}'", reference, arms)
     for name, control in study.controls.items():
+        if control.panel not in study.panels:
+            continue  # said above
         try:
             reference = table.reference.format(**{"arm": name, **control.attributes})
         except NO_FORMAT as error:
@@ -162,6 +169,17 @@ def _of_table(study: ResolvedStudy, table: Table) -> Problems:
         else:
             what = f"arm of panel '{control.panel}'"
             yield from _known(("controls", name, "attributes"), what, reference, _arms(study, control.panel))
+
+
+def _of_claimed_arms(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
+    """Whether a claim's panel is there, and its arms have the attributes that it speaks of."""
+    yield from _known((*loc, "panel"), "panel", claim.panel, list(study.panels))
+    if claim.panel in study.panels:
+        known = {name for _, attributes in study.arms_of(claim.panel) for name in attributes}
+        named = [("over", claim.over), *(("among", name) for name in claim.among)]
+        for part, name in named:
+            if name is not None and name not in known:
+                yield (*loc, part), f"arms of '{claim.panel}' have no attribute '{name}'"
 
 
 def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:

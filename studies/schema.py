@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from meanflow_core.config import Measurement
 from meanflow_core.registry import spec_field
@@ -173,24 +182,12 @@ class ResolvedStudy(Strict):
     keep_every_epochs: PositiveInt | None = None
     divergence: PositiveFloat = 1e4
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
             raise ValueError("seeds must differ from each other")
-        for name, control in self.controls.items():
-            if control.panel not in self.panels:
-                raise ValueError(f"control '{name}': there is no panel '{control.panel}'")
-        ids = [claim.id for claim in self.claims]
-        if len(set(ids)) != len(ids):
-            raise ValueError("claims must have different ids")
-        for claim in self.claims:
-            if claim.panel not in self.panels:
-                raise ValueError(f"claim '{claim.id}': there is no panel '{claim.panel}'")
-            known = {name for _, attributes in self.arms_of(claim.panel) for name in attributes}
-            for name in filter(None, (claim.over, *claim.among)):
-                if name not in known:
-                    raise ValueError(f"claim '{claim.id}': arms of '{claim.panel}' have no attribute '{name}'")
-        return self
+        return seeds
 
     def arms_of(self, panel: str) -> list[tuple[str, dict[str, Attribute]]]:
         """(format string of the name, attributes) of a panel's arms: those listed, then the points of the sweep."""

@@ -65,24 +65,35 @@ def test_everything_that_is_wrong_is_said_once_with_its_line(tmp_path: Path) -> 
         "study: bad",
         f"extends: {TINY}",
         "claims:",
-        "  - {id: a, text: x, where: y, panel: left, metric: nosuch, test: trend, over: v_epochs,",
-        "     direction: decreasing}",
-        "  - {id: b, text: x, where: y, panel: left, stage: no, test: trend, over: v_epochs, direction: decreasing}",
-        "scales: {long: {primary: unheard_of}}",
+        "  - {id: a, text: x, where: y, panel: nosuch, test: trend, over: v_epochs, direction: decreasing}",
+        "  - {id: a, text: x, where: y, panel: left, stage: no, test: trend, over: v_epochs, direction: decreasing}",
+        "  - {id: c, text: x, where: y, panel: left, test: trend, over: epochs_of_v, direction: decreasing}",
+        "controls: {joint: {panel: middle}}",
+        "scales: {long: {primary: unheard_of, seeds: [3, 3]}}",
     ]
     path.write_text("\n".join(lines) + "\n")
     done = study("check", path)
     assert done.returncode == 2
-    first, second, third = sorted(done.stderr.splitlines())
-    assert f"{path}:4: claims.0" in first and "nosuch" in first and first.endswith("[cpu, long]")
-    assert f"{path}:6: claims.1" in second and second.endswith("[cpu, long]")
-    assert f"{path}:7: primary" in third and third.endswith("[long]")
+    assert sorted(line.replace(str(path), "bad").partition(" (there is:")[0] for line in done.stderr.splitlines()) == [
+        "bad:4: claims.0.panel: there is no panel 'nosuch'",
+        "bad:5: claims.1.id: two claims are called 'a'  [cpu]",
+        "bad:5: claims.1.stage: there is no stage 'no'",
+        "bad:6: claims.2.over: arms of 'left' have no attribute 'epochs_of_v'  [cpu]",
+        "bad:7: controls.joint.panel: there is no panel 'middle'",
+        "bad:8: seeds: seeds must differ from each other  [long]",
+    ]
+    path.write_text("\n".join(lines).replace(", seeds: [3, 3]", "") + "\n")
+    said = study("check", path).stderr.splitlines()
+    assert len(said) == 6 and sum("[cpu, long]" in line for line in said) == 5
+    assert sum(f"{path}:8: primary: there is no measured metric 'unheard_of'" in line for line in said) == 1
     path.write_text("study: bad\nextends: k_schedule\ndynamcis: {}\nscales: {cpu: {seeds: [0, 0]}}\n")
     done = study("check", path, "--json")
     assert done.returncode == 2
     (checked,) = json.loads(done.stdout)
     errors = {scale["scale"]: scale["errors"] for scale in checked["scales"]}
-    assert all("bad.yaml:3: dynamcis: unknown key; did you mean 'dynamics'?" in found[0] for found in errors.values())
+    wanted = f"{path}:3: dynamcis: unknown key; did you mean 'dynamics'?"
+    assert all(wanted in found for found in errors.values())
+    assert len(errors["cpu"]) == 2, "the seeds too"
 
 
 @pytest.mark.parametrize(
