@@ -53,7 +53,7 @@ def kill_until_done(home: Path, todo: list[str], rng: random.Random) -> None:
     known: set[Path] = set()
     while True:
         if rng.random() < 0.8:  # else at once, while processes start
-            wait_for_more(home, known, 5)
+            wait_for_more(home, known, 20)
         time.sleep(rng.uniform(0.0, 0.6))
         if command.over():  # complete, or given up on a job whose worker was killed three times
             command.assert_gone()
