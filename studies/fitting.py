@@ -3,7 +3,6 @@ Torch-free."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from string import Formatter
 from typing import Any
@@ -150,6 +149,5 @@ def misfit(data: Data) -> str:
     try:
         study = ResolvedStudy.model_validate(data)
     except ValidationError as error:
-        first = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        return re.sub(r"^claim '.*?': ", "", first)
+        return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
     return next((message.partition(" (there is:")[0] for _, message in problems(study)), "")
