@@ -1,4 +1,4 @@
-"""A real SLURM of one node, for tests: its daemons listen on free loopback ports and keep to a folder of their own."""
+"""A real SLURM on this machine, for tests: its daemons listen on loopback ports and keep to a folder of their own."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 SlurmctldPort={controller}
-SlurmdPort={node}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -47,10 +46,12 @@ KillWait=20
 MaxArraySize=1001
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
-PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 """
+
+# Nodes of which there may be several on one machine, each with a daemon of its own.
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} State=UNKNOWN\n"
 
 # Besides: the controller soon forgets jobs that have ended, so that only accounting knows how.
 WITH_ACCOUNTING = """\
@@ -106,11 +107,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-class SingleNode:
+class SlurmCluster:
     """A running cluster. ``environment`` makes SLURM's commands speak to it. With ``accounting`` it has slurmdbd on a
-    MariaDB of its own, and its controller soon forgets."""
+    MariaDB of its own, and its controller soon forgets. Its ``nodes`` are all this machine."""
 
-    def __init__(self, folder: Path, cpus: int = 2, accounting: bool = False) -> None:
+    def __init__(self, folder: Path, cpus: int = 2, accounting: bool = False, nodes: int = 1) -> None:
         self.folder = folder
         for name in ("state", "spool", "munge"):
             (folder / name).mkdir(parents=True)
@@ -118,8 +119,11 @@ class SingleNode:
             if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
                 parent.chmod(parent.stat().st_mode | 0o111)
         self.host = socket.gethostname().split(".")[0]
-        controller, node, port, database = free_ports(4)
-        text = CONFIGURATION.format(host=self.host, controller=controller, node=node, folder=folder, cpus=cpus)
+        controller, port, database, *node_ports = free_ports(3 + nodes)
+        self.names = [self.host, *(f"{self.host}-{number}" for number in range(2, nodes + 1))]
+        text = CONFIGURATION.format(host=self.host, controller=controller, folder=folder)
+        for name, node_port in zip(self.names, node_ports, strict=True):
+            text += NODE.format(name=name, host=self.host, port=node_port, cpus=cpus)
         text += WITH_ACCOUNTING.format(port=port, folder=folder) if accounting else ""
         (folder / "slurm.conf").write_text(text)
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
@@ -129,8 +133,10 @@ class SingleNode:
             if accounting:
                 self._start_accounting(port, database)
             self._start("slurmctld", "-D")
-            self.node = self._start("slurmd", "-D", "-N", self.host)
-            if not wait_for(lambda: "idle" in self.call("sinfo", "--noheader", "--format=%T"), 30, every=0.2):
+            self.node, *_ = [self._start("slurmd", "-D", "-N", name) for name in self.names]
+            if not wait_for(
+                lambda: len(self.call("sinfo", "-N", "-h", "-p", "main", "-t", "idle").split("\n")) > nodes, 30
+            ):
                 raise RuntimeError((folder / "slurmctld.log").read_text())
         except BaseException:
             self.stop()
@@ -225,27 +231,39 @@ class SingleNode:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleNode]:
-    """A cluster for all tests of this process."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A cluster of one node for all tests of this process."""
     if why := missing():
         pytest.skip(why)
-    node = SingleNode(tmp_path_factory.mktemp("slurm"))
-    yield node
-    node.stop()
+    running = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")
-def accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleNode]:
+def accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     """A cluster with accounting."""
     if why := missing_accounting():
         pytest.skip(why)
-    node = SingleNode(tmp_path_factory.mktemp("accounting"), accounting=True)
-    yield node
-    node.stop()
+    running = SlurmCluster(tmp_path_factory.mktemp("accounting"), accounting=True)
+    yield running
+    running.stop()
 
 
 @pytest.fixture
-def slurm(cluster: SingleNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[SingleNode]:
+def two_nodes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
+    """A cluster of two nodes, to which SLURM's commands of this process speak."""
+    if why := missing():
+        pytest.skip(why)
+    running = SlurmCluster(tmp_path_factory.mktemp("two"), nodes=2)
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def slurm(cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
     """The cluster with an empty queue; SLURM's commands of this process speak to it."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)

@@ -8,9 +8,9 @@ import pytest
 
 from results.layout import Home
 from tests.homes import copy, long, tiny
-from tests.slurm import accounting, cluster, slurm
+from tests.slurm import accounting, cluster, slurm, two_nodes
 
-__all__ = ["accounting", "cluster", "copy", "long", "ray_address", "slurm", "tiny"]
+__all__ = ["accounting", "cluster", "copy", "long", "ray_address", "slurm", "tiny", "two_nodes"]
 
 
 @pytest.fixture(scope="session")

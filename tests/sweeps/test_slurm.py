@@ -1,4 +1,4 @@
-"""The SLURM backend on a real cluster of one node."""
+"""The SLURM backend on a real cluster, all of whose nodes are this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from meanflow_core.checkpoint import load_checkpoint
 from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps.backend import Outcome
-from sweeps.cancelling import CANCELLED, request
+from sweeps.cancelling import CANCELLED
+from sweeps.cancelling import request as request_end
 from sweeps.jobs import Job
 from sweeps.needs import outputs_there
 from sweeps.plan import Inventory
@@ -33,7 +34,7 @@ from sweeps.slurm.script import parameters
 from sweeps.slurm.submit import submit_missing
 from sweeps.worker import run_job
 from tests.homes import STUDY, TINY, dump, environment, tensors, wait_for
-from tests.slurm import SingleNode
+from tests.slurm import SlurmCluster
 from tests.sweeps.test_scheduler import Quiet
 
 pytestmark = pytest.mark.slurm
@@ -82,19 +83,19 @@ def steps_logged(home: Home, job: Job) -> int:
     return sum(len(path.read_text().splitlines()) for path in home.trajectories.glob("*/attempts/*/metrics.jsonl"))
 
 
-def study_on_slurm(node: SingleNode, home: Path, profile: Path, *more: str | Path) -> subprocess.Popen[str]:
+def study_on_slurm(cluster: SlurmCluster, home: Path, profile: Path, *more: str | Path) -> subprocess.Popen[str]:
     command = [STUDY, "run", TINY, "--backend", "slurm", "--cluster", profile, "--home", home, *more]
     return subprocess.Popen(
         list(map(str, command)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(**node.environment),
+        env=environment(**cluster.environment),
     )
 
 
 def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
-    slurm: SingleNode, tiny: Path, tmp_path: Path, profile: Path
+    slurm: SlurmCluster, tiny: Path, tmp_path: Path, profile: Path
 ) -> None:
     """Killed while it follows, and run again, the command finds its jobs and submits nothing twice."""
     home = tmp_path / "home"
@@ -114,7 +115,7 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
 
 
 def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_bitwise_the_same(
-    slurm: SingleNode, home: Home, tmp_path: Path
+    slurm: SlurmCluster, home: Home, tmp_path: Path
 ) -> None:
     job = training(6000).model_copy(update={"checkpoint_every_steps": 500})
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
@@ -136,7 +137,7 @@ def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_b
     assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
 
 
-def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: SingleNode, home: Home) -> None:
+def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: SlurmCluster, home: Home) -> None:
     """SLURM's shortest limit is a minute; the warning comes up to a minute early."""
     job = training(10**7).model_copy(update={"log_every_steps": 1000})
     short = PROFILE.model_copy(update={"signal_before_s": 20, "time": TimeLimit(min_min=1, max_min=1)})
@@ -151,7 +152,7 @@ def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: Si
     assert slurm.queue() == [placed.slurm_id], "the same job, which goes on"
 
 
-def test_a_node_daemon_that_dies_costs_time_only(slurm: SingleNode, home: Home, tmp_path: Path) -> None:
+def test_a_node_daemon_that_dies_costs_time_only(slurm: SlurmCluster, home: Home, tmp_path: Path) -> None:
     """The node counts as lost while its process runs on; the job is given out again and finds the lease held."""
     job = training(4000).model_copy(update={"checkpoint_every_steps": 500})
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
@@ -165,15 +166,24 @@ def test_a_node_daemon_that_dies_costs_time_only(slurm: SingleNode, home: Home, 
     assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
 
 
+# Between nodes gloo would listen on the network's interface; these nodes share the loopback's.
+ON_LOOPBACK = ("export GLOO_SOCKET_IFNAME=lo STUDY_RENDEZVOUS=file://{folder}/meet-$SLURM_JOB_ID-$SLURM_RESTART_COUNT",)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
 def test_two_processes_that_train_together_stop_together_and_go_on(
-    slurm: SingleNode, home: Home, tmp_path: Path
+    nodes: int, request: pytest.FixtureRequest, home: Home, tmp_path: Path
 ) -> None:
-    """As one would, but for the order of summation."""
+    """As one would, but for the order of summation; on one node or on two."""
+    cluster: SlurmCluster = request.getfixturevalue("slurm" if nodes == 1 else "two_nodes")
     job = training(1500)
-    pair = PROFILE.model_copy(update={"ranks_per_node": 2})
+    setup = [] if nodes == 1 else [line.format(folder=tmp_path) for line in ON_LOOPBACK]
+    pair = PROFILE.model_copy(update={"nodes": nodes, "ranks_per_node": 2 // nodes, "setup": setup})
     (placed,) = submit_missing(home, [job], pair, lambda job: None)
     assert wait_for(lambda: steps_logged(home, job) > 5, 120, every=0.05)
-    slurm.call("scancel", "--signal=USR2", placed.slurm_id)
+    where = cluster.call("squeue", "--noheader", "--format=%D %N", "--jobs", placed.slurm_id).split()
+    assert where == [str(nodes), f"{cluster.host},{cluster.host}-2" if nodes == 2 else cluster.host]
+    cluster.call("scancel", "--signal=USR2", placed.slurm_id)
     assert follow(home, [job], pair).complete
     first, second = (json.loads((path.parent / "DONE.json").read_text()) for path in attempts_begun(home, job))
     assert (first["status"], second["status"]) == ("preempted", "done")
@@ -188,12 +198,12 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
     assert max(float((theirs[name] - value).abs().max()) for name, value in ours.items()) < 0.05 * scale
 
 
-def test_what_runs_and_what_waits_ends_on_request(slurm: SingleNode, home: Home) -> None:
+def test_what_runs_and_what_waits_ends_on_request(slurm: SlurmCluster, home: Home) -> None:
     job = training(10**7)
     later = job.model_copy(update={"start_step": 10**7, "stop_step": 10**7 + 10, "full_steps": (10**7 + 10,)})
     runs, waits = submit_missing(home, [job, later], PROFILE, lambda job: None)
     assert wait_for(lambda: steps_logged(home, job) > 0, 120, every=0.1)
-    request(home, job.trajectory, "train")
+    request_end(home, job.trajectory, "train")
     assert cancel_in_queue(home, {("train", job.trajectory)}) == [waits.slurm_id]
     assert wait_for(lambda: not slurm.queue(), 60, every=0.2)
     assert [line.reason for line in runs.submission.outcomes(0)] == [CANCELLED]
@@ -204,7 +214,7 @@ def test_what_runs_and_what_waits_ends_on_request(slurm: SingleNode, home: Home)
     assert home.trajectory(job.trajectory).checkpoint(ended["stop_step"]).is_dir(), "saved where it stopped"
 
 
-def test_a_job_that_is_held_is_said_to_be_and_goes_on_when_it_is_released(slurm: SingleNode, home: Home) -> None:
+def test_a_job_that_is_held_is_said_to_be_and_goes_on_when_it_is_released(slurm: SlurmCluster, home: Home) -> None:
     looks = 0
 
     class Releasing(Quiet):
@@ -221,7 +231,7 @@ def test_a_job_that_is_held_is_said_to_be_and_goes_on_when_it_is_released(slurm:
     assert "is held up in SLURM's queue as job" in why and "(JobHeldUser)" in why
 
 
-def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SingleNode, home: Home) -> None:
+def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SlurmCluster, home: Home) -> None:
     job = training(10**6).model_copy(update={"checkpoint_every_steps": None})  # so that it gets no further
     killed: set[int] = set()
     backend = SlurmBackend(home, [job], Quiet(), PROFILE)
@@ -248,7 +258,7 @@ def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SingleNo
     assert len(killed) == 3
 
 
-def test_a_failure_is_reported_and_blocks_only_what_needs_it(slurm: SingleNode, home: Home) -> None:
+def test_a_failure_is_reported_and_blocks_only_what_needs_it(slurm: SlurmCluster, home: Home) -> None:
     jobs = jobs_of()
     root = next(job for job in jobs if job.kind == "train" and job.dynamics.fm_ratio == 1.0 and job.parent is None)
     bad = [job.model_copy(update={"divergence": 1e-9}) if job == root else job for job in jobs]
@@ -262,7 +272,7 @@ def test_a_failure_is_reported_and_blocks_only_what_needs_it(slurm: SingleNode, 
     assert not slurm.queue(), "nothing waits for what will never come"
 
 
-def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: SingleNode, home: Home) -> None:
+def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: SlurmCluster, home: Home) -> None:
     job = training(20)
     submission = create(home, [job], 5, ())
     script = submission.private / "script.sh"
@@ -277,7 +287,7 @@ def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: S
     assert len(list(submissions(home))) == 1
 
 
-def test_one_that_slurm_never_saw_is_given_up(slurm: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_slurm_never_saw_is_given_up(slurm: SlurmCluster, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweeps.slurm import submit
 
     monkeypatch.setattr(submit, "ADOPTION_PATIENCE_S", 0.0)
@@ -288,13 +298,13 @@ def test_one_that_slurm_never_saw_is_given_up(slurm: SingleNode, home: Home, mon
     assert answer.slurm_job is None
 
 
-def test_what_starts_from_what_nobody_makes_is_not_submitted(slurm: SingleNode, home: Home) -> None:
+def test_what_starts_from_what_nobody_makes_is_not_submitted(slurm: SlurmCluster, home: Home) -> None:
     job = training(20).model_copy(update={"start_step": 10})
     assert follow(home, [job]).blocked == [job]
     assert not list(submissions(home))
 
 
-def test_a_job_looks_for_its_input_itself(slurm: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_looks_for_its_input_itself(slurm: SlurmCluster, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever SLURM believes of the job that should have made it."""
     monkeypatch.setenv("STUDY_FILES_PATIENCE_S", "0")
     job = training(20).model_copy(update={"start_step": 10})
@@ -304,7 +314,7 @@ def test_a_job_looks_for_its_input_itself(slurm: SingleNode, home: Home, monkeyp
     assert (line.status, line.reason) == ("missing", "what it starts from or measures is not there")
 
 
-def test_refusals_are_in_slurms_words_and_lose_nothing(slurm: SingleNode, tmp_path: Path) -> None:
+def test_refusals_are_in_slurms_words_and_lose_nothing(slurm: SlurmCluster, tmp_path: Path) -> None:
     profile = tmp_path / "wrong.yaml"
     profile.write_text("partition: nowhere\n")
     command = study_on_slurm(slurm, tmp_path / "home", profile)
@@ -315,7 +325,7 @@ def test_refusals_are_in_slurms_words_and_lose_nothing(slurm: SingleNode, tmp_pa
 
 
 def test_a_controller_that_is_away_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, slurm: SingleNode, home: Home
+    monkeypatch: pytest.MonkeyPatch, slurm: SlurmCluster, home: Home
 ) -> None:
     asked = []
     real = queue.queue
@@ -331,7 +341,7 @@ def test_a_controller_that_is_away_is_waited_for(
     assert len(asked) > 4
 
 
-def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SingleNode, home: Home) -> None:
+def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SlurmCluster, home: Home) -> None:
     job = training(20)
     outcome = SlurmBackend(home, [job], Quiet(), PROFILE, detach=True).run()
     assert (outcome.left, outcome.complete) == ([job], False)
@@ -341,7 +351,7 @@ def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SingleNode, ho
 
 
 def test_accounting_says_how_a_job_ended_that_the_controller_has_forgotten(
-    accounting: SingleNode, home: Home, monkeypatch: pytest.MonkeyPatch
+    accounting: SlurmCluster, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in accounting.environment.items():
         monkeypatch.setenv(name, value)
@@ -358,12 +368,12 @@ def test_accounting_says_how_a_job_ended_that_the_controller_has_forgotten(
     assert_loopback_only(accounting)
 
 
-def assert_loopback_only(node: SingleNode) -> None:
-    ours = {process.pid for process in node.processes}
+def assert_loopback_only(cluster: SlurmCluster) -> None:
+    ours = {process.pid for process in cluster.processes}
     listening = [c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
     assert listening
     assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
 
 
-def test_no_process_of_the_cluster_listens_beyond_loopback(slurm: SingleNode) -> None:
+def test_no_process_of_the_cluster_listens_beyond_loopback(slurm: SlurmCluster) -> None:
     assert_loopback_only(slurm)
