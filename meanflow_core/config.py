@@ -128,7 +128,7 @@ class Dynamics(BaseModel):
     def in_words(self) -> str:
         """What tells stages of one study apart: ``fm_ratio 0, gap_restriction (lo 0.1, hi 0.3)``."""
         objective = [self.objective] if non_defaults(self.objective.params) else []
-        pairs = [(spec.name, non_defaults(spec.params)) for spec in (*objective, *self.transforms)]
+        pairs = [(spec.short, non_defaults(spec.params)) for spec in (*objective, *self.transforms)]
         if self.guidance is not None:
             pairs.append(("guidance", non_defaults(self.guidance)))
         options = [", ".join(f"{k} {v}" for k, v in given.items()) for _, given in pairs]
@@ -197,13 +197,13 @@ class Measurement(BaseModel):
     @model_validator(mode="after")
     def _observed_online(self) -> Self:
         if self.observed and self.weights != "online":
-            raise ValueError(f"{self.metric.name} is measured on the weights in training: write 'weights: online'")
+            raise ValueError(f"{self.metric.short} is measured on the weights in training: write 'weights: online'")
         return self
 
     @property
     def metric_label(self) -> str:
         """Short name for tables: ``frechet_pixel``, ``kid_digits_cnn``, ``v_error``, ``u_error[0.1,0.3]``."""
-        return str(self.metric.params.label(self.metric.name))
+        return str(self.metric.params.label(self.metric.short))
 
     @property
     def observed(self) -> bool:

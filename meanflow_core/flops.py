@@ -17,10 +17,12 @@ V_ROW = 3.0
 U_ROW = 4.0
 
 
-def data_shape(dynamics: Dynamics) -> tuple[int, ...]:
-    """Shape of one sample of the data, from its parameters alone."""
+def data_shape(dynamics: Dynamics) -> tuple[int, ...] | None:
+    """Shape of one sample of the data, from its parameters alone; None where they do not say."""
     known = {"digits": (1, 8, 8), "gmm": (1, 8, 8)}
     params = dynamics.data.params
+    if params.declared:
+        return params.sample_shape()
     if dynamics.data.name in known:
         return known[dynamics.data.name]
     if hasattr(params, "side"):
@@ -31,6 +33,8 @@ def data_shape(dynamics: Dynamics) -> tuple[int, ...]:
 def class_count(dynamics: Dynamics) -> int | None:
     """Number of classes of the data, from its parameters alone; None where it has no labels."""
     known = {"digits": 10, "gmm": 10}
+    if dynamics.data.params.declared:
+        return dynamics.data.params.class_count()
     count: int = known.get(dynamics.data.name, getattr(dynamics.data.params, "classes", 1))
     return count if count > 1 else None
 
@@ -53,13 +57,15 @@ def dit_forward(p: DiTParams, shape: tuple[int, ...]) -> float:
     return 2.0 * (embed + 2 * tokens * token * w + p.depth * block + 2 * w * w)
 
 
-def forward_flops(network: Params, shape: tuple[int, ...]) -> float | None:
-    """F for a built-in network; None for one whose cost is not known."""
+def forward_flops(network: Params, shape: tuple[int, ...] | None) -> float | None:
+    """F; None where the network's cost or the data's shape is not known."""
+    if shape is None:
+        return None
     if isinstance(network, MLPParams):
         return mlp_forward(network, shape)
     if isinstance(network, DiTParams):
         return dit_forward(network, shape)
-    return None
+    return network.forward_flops(shape)
 
 
 def row_forwards(dynamics: Dynamics) -> tuple[float, float]:
@@ -83,8 +89,10 @@ def step_flops(dynamics: Dynamics) -> float | None:
     return f * (v_row * v + u_row * (dynamics.batch_size - v))
 
 
-def parameter_count(network: Params, shape: tuple[int, ...], num_classes: int | None) -> int | None:
-    """Number of parameters of a built-in network; None for others."""
+def parameter_count(network: Params, shape: tuple[int, ...] | None, num_classes: int | None) -> int | None:
+    """Number of parameters of a network; None where it, or the data's shape, is not known."""
+    if shape is None:
+        return None
     if isinstance(network, MLPParams):
         w, d, dim = network.width, network.depth, math.prod(shape)
         time = 2 * ((2 * (network.embed_dim // 2) + 1) * w + (w + 1) * w)
@@ -99,4 +107,4 @@ def parameter_count(network: Params, shape: tuple[int, ...], num_classes: int | 
         block = (w + 1) * 3 * w + (w + 1) * w + (w + 1) * hidden + (hidden + 1) * w + (w + 1) * 6 * w
         final = (w + 1) * 2 * w + (w + 1) * token
         return time + label + (token + 1) * w + network.depth * block + final
-    return None
+    return network.parameter_count(shape, num_classes)

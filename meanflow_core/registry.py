@@ -1,8 +1,9 @@
 """One registry for every named, versioned piece of a study.
 
 A *component* is a network, a data set, an objective, a time sampler, an optimiser, a transform, an observer
-or a metric. It is declared by a frozen parameter model (torch-free, so that planning and reporting never load
-torch) and points at its implementation by an import path that is followed only when it is built.
+or a metric; or, of the user's own, a figure or the test of a claim. It is declared by a frozen parameter model
+(torch-free, so that planning and reporting never load torch) and points at its implementation by an import path that
+is followed only when it is built.
 
 In a key a component stands as ``[name, version, parameters that differ from the version's defaults]``. So adding
 an option moves no key, and changing a default demands a new version.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
 
@@ -26,6 +27,8 @@ KINDS = (
     "transform",
     "observer",
     "metric",
+    "figure",
+    "claim",
 )
 
 
@@ -37,10 +40,20 @@ class HorizonError(RuntimeError):
     """A component asked for the horizon T without having declared that it uses it."""
 
 
+class Declared(NamedTuple):
+    """What `component` says of a class."""
+
+    kind: str
+    version: int
+    uses_horizon: bool
+
+
 class Params(BaseModel):
     """Base of every component's parameters: typed, frozen, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    declared: ClassVar[Declared | None] = None
 
     observed: ClassVar[bool] = False
     """Of a metric: measured by an observer while training passes the step, since it needs the online weights."""
@@ -64,6 +77,22 @@ class Params(BaseModel):
         """Why it cannot be part of these dynamics (a `Dynamics`), in words; None where it can."""
         return None
 
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """Of a data set: the shape of one sample, for estimates of cost; None where only the data know it."""
+        return None
+
+    def class_count(self) -> int | None:
+        """Of a data set: how many classes it has, for estimates of cost; None for data without labels."""
+        return None
+
+    def forward_flops(self, shape: tuple[int, ...]) -> float | None:
+        """Of a network: FLOPs of one forward pass on one sample, a multiply-add being 2; None where not known."""
+        return None
+
+    def parameter_count(self, shape: tuple[int, ...], num_classes: int | None) -> int | None:
+        """Of a network: how many parameters it has; None where not known."""
+        return None
+
     def label(self, name: str) -> str:
         """Of a metric called ``name``: its short name in tables and study files."""
         return name
@@ -71,17 +100,26 @@ class Params(BaseModel):
 
 @dataclass(frozen=True)
 class Component:
-    """A registered component: what it is called, its version, its parameters and where its code is."""
+    """A component: what it is called, its version, its parameters and where its code is; where that is None, the
+    parameters' method ``build(context)`` makes it."""
 
     kind: str
     name: str
     version: int
     params: type[Params]
-    impl: str
+    impl: str | None
     uses_horizon: bool = False
 
+    @property
+    def short(self) -> str:
+        """Its name without the hash of its source (`meanflow_core.own`)."""
+        return self.name.partition("@")[0]
+
     def load(self) -> Callable[..., Any]:
-        """Import the implementation named by ``impl`` ("package.module:attribute")."""
+        """What makes it of (params, BuildContext); ``impl`` ("package.module:attribute") is imported for it."""
+        if self.impl is None:
+            made: Callable[..., Any] = self.params.build  # type: ignore[attr-defined]
+            return made
         module, _, attribute = self.impl.partition(":")
         loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return loaded
@@ -91,13 +129,32 @@ _REGISTRY: dict[tuple[str, str], Component] = {}
 P = TypeVar("P", bound=type[Params])
 
 
+def component(kind: str, *, version: int = 1, uses_horizon: bool = False) -> Callable[[P], P]:
+    """Class decorator for a component of one's own: a parameter model with a method ``build(self, context)``, to be
+    named by ``use`` in a study file (`meanflow_core.own`).
+
+    Raises: ComponentError for an unknown kind.
+    """
+    _check_kind(kind)
+
+    def decorate(params: P) -> P:
+        params.declared = Declared(kind, version, uses_horizon)
+        return params
+
+    return decorate
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ComponentError(f"unknown component kind '{kind}'; the kinds are {', '.join(KINDS)}")
+
+
 def register(kind: str, name: str, *, version: int, impl: str, uses_horizon: bool = False) -> Callable[[P], P]:
     """Class decorator: register a parameter model as the component (kind, name).
 
     Raises: ComponentError for an unknown kind or a name that is taken.
     """
-    if kind not in KINDS:
-        raise ComponentError(f"unknown component kind '{kind}'; the kinds are {', '.join(KINDS)}")
+    _check_kind(kind)
 
     def decorate(params: P) -> P:
         if (kind, name) in _REGISTRY:
@@ -121,12 +178,22 @@ def components(kind: str | None = None) -> Iterator[Component]:
 
 
 def lookup(kind: str, name: str) -> Component:
-    """The component (kind, name). Raises: ComponentError that lists what there is."""
-    try:
-        return _REGISTRY[kind, name]
-    except KeyError:
-        known = ", ".join(c.name for c in components(kind)) or "none"
-        raise ComponentError(f"unknown {kind.replace('_', ' ')} '{name}' (there is: {known})") from None
+    """The component (kind, name), of ours or of one's own. Raises: ComponentError that lists what there is."""
+    from meanflow_core.own import found
+
+    if (kind, name) not in _REGISTRY:
+        own = found(name)
+        if own is None:
+            known = ", ".join(c.short for c in components(kind)) or "none"
+            raise ComponentError(f"unknown {_words(kind)} '{name}' (there is: {known})")
+        if own.kind != kind:
+            raise ComponentError(f"'{own.short}' is a {_words(own.kind)}, not a {_words(kind)}")
+        _REGISTRY[kind, name] = own
+    return _REGISTRY[kind, name]
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
 
 
 class BuildContext:
@@ -147,11 +214,11 @@ class BuildContext:
         c = self._component
         if not c.uses_horizon:
             raise HorizonError(
-                f"the {c.kind} '{c.name}' asked for the horizon T but is not registered with uses_horizon=True; "
+                f"the {c.kind} '{c.short}' asked for the horizon T but is not registered with uses_horizon=True; "
                 "its trajectories would share prefixes that differ"
             )
         if self._horizon_steps is None:
-            raise HorizonError(f"the {c.kind} '{c.name}' needs the horizon T, and none was given")
+            raise HorizonError(f"the {c.kind} '{c.short}' needs the horizon T, and none was given")
         return self._horizon_steps
 
 
@@ -165,6 +232,11 @@ class Spec:
     @property
     def name(self) -> str:
         return self.component.name
+
+    @property
+    def short(self) -> str:
+        """Its name for people."""
+        return self.component.short
 
     @property
     def uses_horizon(self) -> bool:
@@ -203,11 +275,11 @@ def parse_spec(kind: str, value: Any) -> Spec:
     """
     if isinstance(value, Spec):
         if value.component.kind != kind:
-            raise ComponentError(f"'{value.name}' is a {value.component.kind}, not a {kind}")
+            raise ComponentError(f"'{value.short}' is a {value.component.kind}, not a {kind}")
         return value
     raw = {"name": value} if isinstance(value, str) else value
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
-        raise ComponentError(f"a {kind.replace('_', ' ')} is written as a name or as {{name: ..., ...}}")
+        raise ComponentError(f"a {_words(kind)} is written as a name or as {{name: ..., ...}}")
     component = lookup(kind, raw["name"])
     given = {k: v for k, v in raw.items() if k != "name"}
     try:
@@ -217,7 +289,7 @@ def parse_spec(kind: str, value: Any) -> Spec:
         where = ".".join(str(part) for part in first["loc"]) or "(its parameters)"
         known = ", ".join(component.params.model_fields) or "none"
         hint = f"; its parameters are: {known}" if first["type"] == "extra_forbidden" else ""
-        raise ComponentError(f"{kind.replace('_', ' ')} '{component.name}': {where}: {first['msg']}{hint}") from None
+        raise ComponentError(f"{_words(kind)} '{component.short}': {where}: {first['msg']}{hint}") from None
 
 
 def spec_field(kind: str) -> Any:

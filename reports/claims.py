@@ -18,15 +18,16 @@ from meanflow_core.config import key_of
 from reports.claimwords import MEANINGLESS, compared_words, declared, implied
 from reports.errors import Unsuited
 from reports.frames import Protocols, Reading, Run, find, planned_seeds, points, readings
+from reports.owntest import judged
 from reports.predicates import Sample, decide, effect, page_trend, trend_notes
 from reports.summaries import arms_of, speedup_table, table
-from reports.verdicts import Outcome, Role, Verdict
+from reports.verdicts import Outcome, Role, Trend, Verdict
 from studies.claim import Claim
 from studies.schema import ResolvedStudy
 
 AFFINITY = "task_affinity"
 # Fields that claims have since verdicts were first recorded; in the hash only where they say something.
-LATER_FIELDS = ("stage", "direction", "among", "margin", "solver", "truth", "implies")
+LATER_FIELDS = ("stage", "direction", "among", "margin", "solver", "truth", "implies", "judge")
 
 
 def judge(
@@ -125,12 +126,20 @@ def outcome(
     except Unsuited as error:
         n, said = 0, MEANINGLESS if meaningless else f"cannot be tested: {error}"
         return Outcome(**facts, role=role, verdict="undecided", reason=said, n=n)
-    measured = effect(sample)
-    trend = page_trend(sample) if claim.test == "trend" else None
-    verdict, reason = decide(sample, measured, trend)
+    trend: Trend | None = None
+    notes: tuple[str, ...] = ()
+    if claim.test == "own":
+        found = judged(claim, pd.DataFrame(sample.values, index=list(sample.seeds), columns=sample.arms))
+        verdict, reason = found.verdict, found.reason
+        measured: dict[str, Any] = found.model_dump(exclude={"verdict", "reason"})
+    else:
+        measured = effect(sample)
+        trend = page_trend(sample) if claim.test == "trend" else None
+        verdict, reason = decide(sample, measured, trend)
     if meaningless:
         verdict, reason = "undecided", MEANINGLESS
-    notes = trend_notes(trend, verdict, sample, measured["interval"]) if trend else ()
+    if trend:
+        notes = trend_notes(trend, verdict, sample, measured["interval"])
     return Outcome(
         **facts,
         **measured,

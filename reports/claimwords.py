@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from meanflow_core.registry import non_defaults
 from reports.verdicts import Outcome
 from reports.words import DISTANCES, metric_name
 from studies.claim import Claim
@@ -18,8 +19,12 @@ def declared(claim: Claim) -> str:
     if claim.summary == "mean" and claim.window is not None:
         number = f"mean over epochs {claim.window[0]:g} to {claim.window[1]:g}"
     where = f"{number} of {claim.stage or 'the last stage'} (panel {claim.panel})"
+    among = "".join(f", among arms with {name} {value}" for name, value in claim.among.items())
+    if claim.judge is not None:
+        options = "".join(f", {name} {value}" for name, value in non_defaults(claim.judge.params).items())
+        arms = " and ".join(claim.arms) if claim.arms else f"all arms{among}"
+        return f"{where} of {arms}; the user's own test {claim.judge.short}{options}, α = {claim.alpha:g}"
     if claim.arms is None or claim.test == "trend":
-        among = "".join(f", among arms with {name} {value}" for name, value in claim.among.items())
         return (
             f"{where}: {claim.direction} in {claim.over}{among}; Page's trend test over seeds, "
             f"confirmed by Student's t of the per-seed slopes, α = {claim.alpha:g}"

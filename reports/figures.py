@@ -11,8 +11,9 @@ from reports.errors import ReportError
 from reports.frames import readings
 from reports.imagegrid import draw_images
 from reports.levels import draw_levels
+from reports.ownfigure import draw_own
 from reports.versions import has_truth
-from studies.figure import Bars, Curves, Images, Levels
+from studies.figure import Bars, Curves, Images, Levels, Own
 
 
 def draw(subject: Subject) -> Drawing:
@@ -29,6 +30,8 @@ def draw(subject: Subject) -> Drawing:
             return draw_levels(subject, figure)
         case Images() as figure:
             return draw_images(subject, figure)
+        case Own() as figure:
+            return draw_own(subject, figure)
         case None:
             raise ReportError(f"study '{subject.study.study}' declares no figure")
 
@@ -57,6 +60,6 @@ def of_number(subject: Subject, number: int | None) -> tuple[Subject, str]:
 def truth_measured(subject: Subject) -> bool:
     """Whether the figure has a truth version at this scale."""
     figure = subject.study.figure
-    if figure is None or isinstance(figure, Images):
+    if figure is None or isinstance(figure, Images | Own):
         return False
     return has_truth(subject.study, figure, readings(subject.study, subject.frame, subject.protocols))

@@ -67,24 +67,30 @@ def per_seed(curve: pd.DataFrame, summary: Summary) -> pd.Series:
 
 
 def arms_of(claim: Claim, rows: pd.DataFrame) -> list[tuple[str, float | None]]:
-    """(arm, level) in the order compared: the two arms named, or those of a trend by rising level.
+    """(arm, level) in the order compared: the two arms named, those of a trend by rising level, or, for a test of
+    one's own that names none, the panel's as they are listed.
 
     Controls take part only where they are named.
     """
     if claim.arms is not None and claim.test != "trend":
         return [(arm, None) for arm in claim.arms]
-    paper = rows[~rows["control"].astype(bool)].drop_duplicates("arm")
+    listed = rows[~rows["control"].astype(bool)].drop_duplicates("arm")
+    among = [
+        (str(arm), attributes)
+        for arm, attributes in zip(listed["arm"], listed["attributes"], strict=True)
+        if all(attributes.get(name) == value for name, value in claim.among.items())
+    ]
+    if claim.test == "own" and among:
+        return [(arm, None) for arm, _ in among]
     levels: dict[str, float] = {}
-    for arm, attributes in zip(paper["arm"], paper["attributes"], strict=True):
-        if any(attributes.get(name) != value for name, value in claim.among.items()):
-            continue
+    for arm, attributes in among:
         level = attributes.get(claim.over)
         if not isinstance(level, (int, float)):
             raise Unsuited(f"the attribute '{claim.over}' of arm '{arm}' is not a number")
         levels[arm] = float(level)
     if not levels:
-        among = "".join(f" with {name} {value}" for name, value in claim.among.items())
-        raise Unsuited(f"no arm of panel '{claim.panel}'{among} has a point")
+        having = "".join(f" with {name} {value}" for name, value in claim.among.items())
+        raise Unsuited(f"no arm of panel '{claim.panel}'{having} has a point")
     if len(set(levels.values())) < len(levels):
         raise Unsuited(f"several arms have the same '{claim.over}'")
     return [(arm, levels[arm]) for arm in sorted(levels, key=levels.__getitem__)]

@@ -101,8 +101,12 @@ def findings(verdict: Verdict) -> list[str]:
 
 def effect_lines(outcome: Outcome) -> list[str]:
     """The effect, as a difference or as a speed-up, with its interval."""
-    if outcome.compared is None or outcome.effect is None:
+    if outcome.effect is None:
         return []
+    if outcome.compared is None:  # a test of the user's own
+        return [
+            f"Effect ({outcome.metric}): {number(outcome.effect)}, interval {span(outcome.interval)}, n = {outcome.n}."
+        ]
     a, b = outcome.compared
     if outcome.speedup:
         first, lasting = outcome.speedup, ratio(outcome.speedup.lasting, outcome.speedup.lasting_interval)

@@ -67,7 +67,7 @@ def component_words(raw: Any) -> str:
     if not isinstance(raw, dict):
         return str(raw)
     rest = ", ".join(f"{k} {v}" for k, v in raw.items() if k != "name")
-    return f"{raw.get('name')}" + (f" ({rest})" if rest else "")
+    return str(raw.get("name")).partition("@")[0] + (f" ({rest})" if rest else "")
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from results.appending import append_lines
-from results.bundle import RECORDS, Manifest, refused
+from results.bundle import RECORDS, BundleError, Manifest, refused
 from results.files import REPAIR, folders, look, read_document
-from results.formats import TrajectoryFile
+from results.formats import RunFile, TrajectoryFile
 from results.ingest import ingest
 from results.layout import Home, TrajectoryDir
 from results.store import StoreError, open_store
@@ -44,10 +45,11 @@ class Imported:
     busy: list[str] = field(default_factory=list)
 
 
-def take(bundle: Path, home: Home, alone: Alone) -> tuple[Manifest, Imported]:
+def take(bundle: Path, home: Home, alone: Alone, trust_code: bool = False) -> tuple[Manifest, Imported]:
     """Take a bundle into a home, new or not. ``alone`` holds a trajectory's leases, or says that it cannot.
 
-    Raises: BundleError, and nothing of it was taken, if anything in it is not as it should be.
+    Raises: BundleError, and nothing of it was taken, if anything in it is not as it should be, or if it brings Python
+    code that this home does not have and that is not to be trusted (``trust_code``).
     """
     new = not home.root.exists()
     staged = Home(home.root / f".import.{os.getpid()}")
@@ -55,6 +57,8 @@ def take(bundle: Path, home: Home, alone: Alone) -> tuple[Manifest, Imported]:
     try:
         manifest = unpack(bundle, staged.root)
         check(bundle, staged, home)
+        if not trust_code:
+            _check_code(bundle, staged, home)
         new = False
         return manifest, merge(staged, home, alone)
     finally:
@@ -83,6 +87,49 @@ def check(bundle: Path, staged: Home, home: Home) -> None:
             raise refused(bundle, said)
     for folder in folders(staged.trajectories):
         _check_trajectory(bundle, TrajectoryDir(folder), home.trajectory(folder.name))
+
+
+def code_of(home: Home) -> dict[str, tuple[str, str]]:
+    """The Python code of the components of users' own that the runs of a home bring along: (file, text) by hash.
+
+    Raises: ValueError where what should be code is none.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for folder in folders(home.runs):
+        if look(folder / "run.json") is None:
+            continue
+        sources = read_document(folder / "run.json", RunFile).config.get("sources") or {}
+        try:
+            found |= {key: (str(source["file"]), str(source["text"])) for key, source in sources.items()}
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f"{folder.name}/run.json: its sources are no files") from None
+    return found
+
+
+def code_in(bundle: Path) -> dict[str, tuple[str, str]]:
+    """`code_of` a bundle. Raises: BundleError."""
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Home(Path(folder) / "home")
+        unpack(bundle, staged.root)
+        return _code_of(bundle, staged)
+
+
+def _code_of(bundle: Path, staged: Home) -> dict[str, tuple[str, str]]:
+    try:
+        return code_of(staged)
+    except (StoreError, ValueError) as error:
+        raise refused(bundle, str(error)) from None
+
+
+def _check_code(bundle: Path, staged: Home, home: Home) -> None:
+    """Raises: BundleError for code that the home does not have."""
+    known = code_of(home)
+    if unknown := {key: source for key, source in _code_of(bundle, staged).items() if key not in known}:
+        listed = ", ".join(f"{Path(file).name} ({key[:8]})" for key, (file, _) in unknown.items())
+        raise BundleError(
+            f"{bundle} brings Python code, which reports and runs of its studies execute: {listed}. Read it first: "
+            f"`study db import {bundle} --show-code`; then add --trust-code"
+        )
 
 
 def _check_trajectory(bundle: Path, staged: TrajectoryDir, ours: TrajectoryDir) -> None:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from meanflow_core.registry import spec_field
 from studies.strict import Attribute, Name, Strict
 
 
@@ -30,6 +31,9 @@ class Claim(Strict):
     Test ``speedup``: arms[0] reaches the final value of arms[1] sooner than arms[1] does; Student's t of the log₂ of
     the speed-up (`reports.speedup`), a number a seed, against 0. It has a summary of its own, and takes none.
 
+    Test ``own``: the component ``judge`` decides, by the summaries of ``arms``, or else of the panel's arms that have
+    the attributes ``among`` (`reports.owntest`).
+
     ``implies`` says in words what each verdict would mean, for tests whose outcome needs explaining; it is printed with
     the verdict.
 
@@ -44,7 +48,8 @@ class Claim(Strict):
     stage: Name | None = None
     summary: Literal["end", "mean", "average", "rises"] = "end"
     window: tuple[float, float] | None = None
-    test: Literal["trend", "difference", "equivalence", "speedup"]
+    test: Literal["trend", "difference", "equivalence", "speedup", "own"]
+    judge: spec_field("claim") | None = None  # type: ignore[valid-type]
     over: str | None = None
     among: dict[str, Attribute] = {}
     arms: tuple[str, str] | None = None
@@ -61,7 +66,9 @@ class Claim(Strict):
     def _complete(self) -> Self:
         if self.test == "trend" and self.over is None:
             raise ValueError("a trend needs 'over', the attribute along which it runs")
-        if self.test != "trend" and self.arms is None:
+        if (self.judge is None) == (self.test == "own"):
+            raise ValueError("the test 'own', and no other, has a 'judge'")
+        if self.test not in ("trend", "own") and self.arms is None:
             raise ValueError(f"the test '{self.test}' needs 'arms', the two arms compared")
         if self.test == "equivalence" and self.margin is None:
             raise ValueError("an equivalence needs a 'margin', relative to the mean of the second arm")

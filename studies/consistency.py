@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from meanflow_core.registry import components
 from studies.claim import Claim
-from studies.figure import Bars, Curves, Figure, Images, Levels
+from studies.figure import Bars, Curves, Figure, Images, Levels, Own
 from studies.schema import Measure, ResolvedStudy, names_in
 from studies.strict import Attribute
 from studies.table import Table
@@ -68,6 +68,8 @@ def _of_settings(study: ResolvedStudy) -> Problems:
 
 
 def _of_figure(study: ResolvedStudy, figure: Figure) -> Problems:
+    if isinstance(figure, Own):
+        return
     if figure.metric is not None:
         yield from _known(("figure", "metric"), "measured metric", figure.metric, _metrics(study))
     solver = figure.solver if isinstance(figure, Bars | Levels) else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from meanflow_core.registry import spec_field
 from studies.strict import Name, Strict
 
 
@@ -96,4 +97,13 @@ class Images(Strict):
     columns: PositiveInt = 4
 
 
-Figure = Annotated[Curves | Bars | Levels | Images, Field(discriminator="kind")]
+class Own(Strict):
+    """A figure that a component of one's own draws on axes as wide as the page and ``height`` inches high
+    (`reports.ownfigure`)."""
+
+    kind: Literal["own"]
+    draw: spec_field("figure")  # type: ignore[valid-type]
+    height: PositiveFloat = 4.0
+
+
+Figure = Annotated[Curves | Bars | Levels | Images | Own, Field(discriminator="kind")]

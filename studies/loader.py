@@ -5,17 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from meanflow_core.own import sources_in
 from studies.blame import blamed, messages, where
 from studies.consistency import problems
 from studies.dynamics import stage_problems
 from studies.errors import StudyError
 from studies.merging import merge
 from studies.schema import ResolvedStudy
+from studies.using import USE, named, with_components
 from studies.yamlfile import Loc, YamlFile, parse_value, read_yaml
 
 BUILTIN = Path(__file__).parent
@@ -103,7 +106,7 @@ def load_source(name: str) -> StudySource:
     while True:
         if any(file.path.resolve() == path.resolve() for file in files):
             raise StudyError(f"{files[-1].path}: 'extends' goes round in a circle")
-        file = read_yaml(path)
+        file = with_components(read_yaml(path))
         files.append(file)
         extends = file.data.get("extends")
         if extends is None:
@@ -140,8 +143,15 @@ def parse_overrides(items: Sequence[str]) -> list[tuple[Loc, Any]]:
         if not equals or not key.strip():
             raise StudyError(f"-o {item}: an override is written key=value, e.g. -o steps_per_epoch=80")
         parts: Loc = tuple(int(p) if p.isdecimal() else p for p in key.strip().split("."))
-        parsed.append((parts, parse_value(value, f"-o {item}")))
+        given = parse_value(value, f"-o {item}")
+        if parts[-1] == USE and len(parts) > 1:
+            parts, given = parts[:-1], {USE: given}
+        parsed.append((parts, named(given, Path(), partial(_said, key.strip()))))
     return parsed
+
+
+def _said(key: str, _: Loc) -> str:
+    return f"-o {key}"
 
 
 def _apply(data: dict[str, Any], path: Loc, value: Any) -> None:
@@ -199,6 +209,8 @@ def merged(
         _apply(data, path, value)
     if seeds is not None:
         data["seeds"] = list(seeds)
+    if sources := sources_in(data):
+        data["sources"] = {key: source.model_dump() for key, source in sources.items()}
     return data, {path for path, _ in paths}
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from meanflow_core.config import Measurement
+from meanflow_core.own import Source, remember
 from meanflow_core.registry import spec_field
 from studies.claim import Claim
 from studies.figure import Figure
@@ -144,6 +145,8 @@ class ResolvedStudy(Strict):
     ``paper_values``, that an arm is the paper's arm of that name, so that the paper's values may stand beside it. Both
     end where what is trained or measured is changed, unless it is said anew (`studies.loader.merged`).
 
+    ``sources`` are the files that components of one's own come from; they are found, not written.
+
     ``primary`` is the metric label that figures and claims use unless they name another. ``truth`` is that of the true
     error (of data whose fields are known) that is drawn and judged beside it.
     """
@@ -181,6 +184,15 @@ class ResolvedStudy(Strict):
     checkpoint_every_epochs: PositiveInt | None = None
     keep_every_epochs: PositiveInt | None = None
     divergence: PositiveFloat = 1e4
+    sources: dict[str, Source] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_first(cls, given: Any) -> Any:
+        """Components of one's own are looked up in what the study brings along."""
+        if isinstance(given, dict):
+            remember(given.get("sources") or {})
+        return given
 
     @field_validator("seeds")
     @classmethod

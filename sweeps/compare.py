@@ -42,20 +42,21 @@ def said(value: Any) -> str:
 
 def take_apart(record: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     """A resolved record (`Dynamics.dump`, `Protocol.dump`) as flat parts: ``optimiser`` is a component's name and
-    ``optimiser.lr`` a parameter of it; of several (transforms, each of which stands once) ``transforms.dtd`` says that
+    ``optimiser.lr`` a parameter of it, ``optimiser.source`` the hash of the user's file that it comes from; of
+    several (transforms, each of which stands once) ``transforms.dtd`` says that
     there is one, and ``order of transforms`` tells their order. What is empty is no part."""
     parts: dict[str, Any] = {}
     for key, value in record.items():
         name = f"{at}{key}"
         if _is_component(value):
-            parts |= {name: value["name"], **take_apart(_parameters(value), f"{name}.")}
+            parts |= {name: _short(value), **take_apart(_parameters(value), f"{name}.")}
         elif isinstance(value, Mapping):
             parts |= {name: PRESENT, **take_apart(value, f"{name}.")}
         elif isinstance(value, list | tuple) and value and all(map(_is_component, value)):
             for one in value:
-                there = f"{name}.{one['name']}"
+                there = f"{name}.{_short(one)}"
                 parts |= {there: PRESENT, **take_apart(_parameters(one), f"{there}.")}
-            parts[f"{ORDER}{name}"] = [one["name"] for one in value]
+            parts[f"{ORDER}{name}"] = [_short(one) for one in value]
         elif value not in ([], ()):
             parts[name] = value
     return parts
@@ -65,8 +66,16 @@ def _is_component(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("name"), str)
 
 
+def _short(component: Mapping[str, Any]) -> str:
+    """The name of a component without its source."""
+    return str(component["name"]).partition("@")[0]
+
+
 def _parameters(component: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in component.items() if key != "name"}
+    """What else a component is made of; of one's own also the hash of its source (`meanflow_core.own`)."""
+    source = component["name"].partition("@")[2]
+    given = {key: value for key, value in component.items() if key != "name"}
+    return {"source": source, **given} if source else given
 
 
 def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from meanflow_core.config import Dynamics, key_of
 from meanflow_core.flops import (
     V_ROW,
@@ -73,9 +75,12 @@ def learn(rates: Rates, step_times: Iterable[tuple[dict[str, Any], str, float]])
     for dynamics, device, seconds in step_times:
         known = json.dumps(dynamics, sort_keys=True), "cpu" if device == "cpu" else "cuda"
         if known not in classes:
-            classes[known] = step_class(Dynamics.model_validate(dynamics), known[1])
+            try:
+                classes[known] = step_class(Dynamics.model_validate(dynamics), known[1])
+            except ValidationError:  # of a component that this program, or this study, does not have
+                classes[known] = ""
         seen.setdefault(classes[known], []).append(seconds)
-    rates.seconds_per_step |= {key: statistics.median(values) for key, values in seen.items()}
+    rates.seconds_per_step |= {key: statistics.median(values) for key, values in seen.items() if key}
     return rates
 
 
@@ -98,7 +103,8 @@ def load_rates(home: Home) -> Rates:
 
 @dataclass
 class Cost:
-    """What a set of jobs costs. FLOPs are useful ones: 3F a v-row, 4F a u-row, and what guidance adds.
+    """What a set of jobs costs. FLOPs are useful ones: 3F a v-row, 4F a u-row, and what guidance adds; None, as GiB
+    are, where a network of the user's own does not say what it costs.
 
     ``gpu_hours`` (training) and ``evaluation_hours`` are hours of one device, estimated from ``hours_basis``; None
     where nothing is known.
@@ -107,14 +113,14 @@ class Cost:
     epochs: float = 0.0
     steps: int = 0
     images: int = 0
-    v_flops: float = 0.0
-    u_flops: float = 0.0
+    v_flops: float | None = 0.0
+    u_flops: float | None = 0.0
     gpu_hours: float | None = 0.0
     evaluations: int = 0
     evaluation_samples: int = 0
-    evaluation_flops: float = 0.0
+    evaluation_flops: float | None = 0.0
     evaluation_hours: float | None = 0.0
-    gib: float = 0.0
+    gib: float | None = 0.0
     files: int = 0
     hours_basis: str = ""
 
@@ -150,12 +156,13 @@ def _add_training(cost: Cost, job: Job, rates: Rates, steps_per_epoch: int) -> s
     cost.epochs += job.steps / steps_per_epoch
     cost.steps += job.steps
     cost.images += job.steps * d.batch_size
-    f = forward_flops(d.network.params, data_shape(d)) or 0.0
+    f = forward_flops(d.network.params, data_shape(d))
     v_row, u_row = row_forwards(d)
-    cost.v_flops += v_row * f * d.v_rows * job.steps
-    cost.u_flops += u_row * f * (d.batch_size - d.v_rows) * job.steps
-    parameters = parameter_count(d.network.params, data_shape(d), class_count(d)) or 0
-    cost.gib += BYTES * parameters * (4 * len(job.full_steps) + len(job.snapshot_steps)) / 2**30
+    cost.v_flops = _add(cost.v_flops, f and v_row * f * d.v_rows * job.steps)
+    cost.u_flops = _add(cost.u_flops, f and u_row * f * (d.batch_size - d.v_rows) * job.steps)
+    parameters = parameter_count(d.network.params, data_shape(d), class_count(d))
+    copies = 4 * len(job.full_steps) + len(job.snapshot_steps)
+    cost.gib = _add(cost.gib, parameters and BYTES * parameters * copies / 2**30)
     cost.files += FILES_PER_CHECKPOINT * len(job.full_steps) + FILES_PER_SNAPSHOT * len(job.snapshot_steps)
     seconds = rates.step_seconds(d, "cpu" if job.device == "cpu" else "cuda")
     cost.gpu_hours = _add(cost.gpu_hours, None if seconds is None else seconds[0] * job.steps / 3600)
@@ -163,7 +170,7 @@ def _add_training(cost: Cost, job: Job, rates: Rates, steps_per_epoch: int) -> s
 
 
 def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
-    f = forward_flops(job.dynamics.network.params, data_shape(job.dynamics)) or 0.0
+    f = forward_flops(job.dynamics.network.params, data_shape(job.dynamics))
     together = Counter(_gradients(wanted) for wanted in job.evaluations if wanted.protocol.observed)
     for wanted in job.evaluations:
         p = wanted.protocol
@@ -173,11 +180,11 @@ def _add_evaluations(cost: Cost, job: Job, rates: Rates) -> None:
             forwards = _affinity_forwards(job.dynamics, shared[1]) * p.samples / together[shared]
         cost.evaluations += 1
         cost.evaluation_samples += p.samples
-        cost.evaluation_flops += f * forwards
+        cost.evaluation_flops = _add(cost.evaluation_flops, f and f * forwards)
         learned = rates.seconds_per_evaluation.get(p.metric_label)
         if learned is None:
             rate = rates.flops_per_s.get(job.dynamics.network.name)
-            learned = None if rate is None else f * forwards / rate
+            learned = None if rate is None or f is None else f * forwards / rate
         cost.evaluation_hours = _add(cost.evaluation_hours, None if learned is None else learned / 3600)
 
 

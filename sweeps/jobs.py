@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, trajectory_key
+from meanflow_core.own import Source, remember
 from meanflow_core.registry import spec_field
 
 EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: stopped early at a step boundary, state saved
@@ -37,7 +38,8 @@ class WantedEvaluation(BaseModel):
 class Job(_Record):
     """One unit of work on one trajectory: train a segment (start, stop], or evaluate some of its checkpoints.
 
-    Of a training job, ``evaluations`` are those that are observed while training passes their step.
+    Of a training job, ``evaluations`` are those that are observed while training passes their step. ``sources`` are the
+    files that components of the user's own come from.
     """
 
     kind: Literal["train", "evaluate"]
@@ -57,6 +59,14 @@ class Job(_Record):
     divergence: PositiveFloat = 1e4
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
+    sources: dict[str, Source] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_first(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            remember(given.get("sources") or {})
+        return given
 
     @property
     def name(self) -> str:

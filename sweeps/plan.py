@@ -210,4 +210,5 @@ def job_settings(study: ResolvedStudy) -> dict[str, object]:
         "divergence": study.divergence,
         "device": study.device,
         "threads": study.threads,
+        "sources": study.sources,
     }

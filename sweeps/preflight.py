@@ -32,7 +32,7 @@ def preflight(session: Session, elsewhere: bool = False) -> list[str]:
             problems.extend(spec.build().preflight())
         if name in guided and spec.build().num_classes is None:
             problems.append(
-                f"guidance needs labels, and the data '{spec.name}' have none: set dynamics.guidance to null"
+                f"guidance needs labels, and the data '{spec.short}' have none: set dynamics.guidance to null"
             )
     for node in session.tree:
         problems.extend(_unbuildable(node.trajectory))
@@ -51,7 +51,13 @@ def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
         return
     from meanflow_core.seeding import generator
 
-    times = dynamics.time_sampler.build()
+    try:
+        times = dynamics.time_sampler.build()
+    except Exception as error:
+        if dynamics.time_sampler.params.declared is None:
+            raise
+        yield f"the time sampler '{dynamics.time_sampler.short}' cannot be built: {type(error).__name__}: {error}"
+        return
     for spec in dynamics.transforms:
         try:
             spec.build(
@@ -60,4 +66,8 @@ def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
                 times=times,
             )
         except ValueError as error:
-            yield f"the transform '{spec.name}' does not fit the times '{dynamics.time_sampler.name}': {error}"
+            yield f"the transform '{spec.short}' does not fit the times '{dynamics.time_sampler.short}': {error}"
+        except Exception as error:
+            if spec.params.declared is None:
+                raise
+            yield f"the transform '{spec.short}' cannot be built: {type(error).__name__}: {error}"

@@ -21,8 +21,8 @@ from sweeps.provenance import Provenance
 
 def config_hash(study: ResolvedStudy) -> str:
     """Key of the resolved configuration without its seeds and what only reports ask for; what is at its default is
-    left out, so that a new option of the schema moves no key."""
-    return key_of(study.model_dump(mode="json", exclude={"seeds", "paper_values"}, exclude_defaults=True))
+    left out, so that a new option of the schema moves no key. The hash of a source stands in its components' names."""
+    return key_of(study.model_dump(mode="json", exclude={"seeds", "paper_values", "sources"}, exclude_defaults=True))
 
 
 def new_run_name() -> str:

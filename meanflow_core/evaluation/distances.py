@@ -60,12 +60,12 @@ def missing_for(space: FeatureSpace, protocol: Protocol) -> list[str]:
     missing = data.preflight()
     if space == "digits_cnn" and data.shape != SHAPE:
         missing.append(
-            f"digits_cnn takes images of shape {SHAPE}; the data '{protocol.reference.name}' has {data.shape}"
+            f"digits_cnn takes images of shape {SHAPE}; the data '{protocol.reference.short}' has {data.shape}"
         )
     if space == "coarse" and (len(data.shape) != 3 or data.shape[1] % COARSE or data.shape[2] % COARSE):
         missing.append(
             f"coarse features are block means of images (C, H, W) whose sides are multiples of {COARSE}; the data "
-            f"'{protocol.reference.name}' has {data.shape}"
+            f"'{protocol.reference.short}' has {data.shape}"
         )
     if space == "inception":
         missing += missing_assets(protocol.reference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -54,10 +55,12 @@ def measure(context: EvaluationContext, protocol: Protocol) -> float | Kept:
     reference = data_of(cache_key(protocol.reference))
     if reference.shape != context.dataset.shape:
         raise EvaluationError(
-            f"samples have shape {context.dataset.shape}, but the reference '{protocol.reference.name}' "
+            f"samples have shape {context.dataset.shape}, but the reference '{protocol.reference.short}' "
             f"has {reference.shape}"
         )
     found: float | Kept = _metric(protocol).compute(context, protocol)
+    if not math.isfinite(found.value if isinstance(found, Kept) else found):
+        raise EvaluationError(f"{protocol.metric_label} is not finite")
     return found
 
 

@@ -25,7 +25,7 @@ class Images:
         data = data_of(cache_key(protocol.reference))
         missing = data.preflight()
         if len(data.shape) != 3:
-            name, shape = protocol.reference.name, data.shape
+            name, shape = protocol.reference.short, data.shape
             missing.append(f"images are of shape (channels, height, width); the data '{name}' has {shape}")
         if isinstance(protocol.reference.params, LatentsParams):
             missing += missing_decoder(protocol.reference.params)

@@ -52,7 +52,7 @@ def no_exact_fields(spec: Spec) -> list[str]:
     """Why data cannot be compared with exact fields, in words; empty if they can."""
     if data_of(cache_key(spec)).exact is not None:
         return []
-    return [f"the exact fields of the data '{spec.name}' are not known; use 'gmm', 'gaussian' or 'synthetic_latents'"]
+    return [f"the exact fields of the data '{spec.short}' are not known; use 'gmm', 'gaussian' or 'synthetic_latents'"]
 
 
 def extract(space: FeatureSpace, x: Tensor, key: str, device: torch.device | str = "cpu") -> Tensor:

@@ -40,7 +40,7 @@ class TrueError:
         self.guidance = params.guidance
 
     def preflight(self, protocol: Protocol) -> list[str]:
-        data, name = data_of(cache_key(protocol.reference)), protocol.reference.name
+        data, name = data_of(cache_key(protocol.reference)), protocol.reference.short
         if data.exact is not None and self.guidance is not None and data.num_classes is None:
             return [f"a guided field needs classes, and the data '{name}' has none"]
         return no_exact_fields(protocol.reference)

@@ -93,7 +93,7 @@ def _scales(source: StudySource) -> list[dict[str, Any]]:
 def _print(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    from studies.cli.output import console, scientific
+    from studies.cli.output import console, gib, scientific
 
     for one in found:
         at: dict[str, list[str]] = {}
@@ -110,10 +110,11 @@ def _print(found: list[dict[str, Any]]) -> None:
                 continue
             epochs = plan["planned_epochs"] + plan["probe_epochs"] + plan["control_epochs"]
             cost = plan["cost"]
-            flops = cost["v_flops"] + cost["u_flops"]
+            parts = (cost["v_flops"], cost["u_flops"])
+            flops = None if None in parts else sum(parts)
             table.add_row(
                 scale["scale"], str(plan["arms"]), str(len(plan["seeds"])), f"{epochs:g}", f"{plan['naive_epochs']:g}",
-                f"{cost['steps']:,}", scientific(flops), f"{cost['evaluations']:,}", f"{cost['gib']:.1f}",
+                f"{cost['steps']:,}", scientific(flops), f"{cost['evaluations']:,}", gib(cost["gib"]),
             )  # fmt: skip
         out = console()
         out.print(f"{one['study']} ({one['file']})", markup=False, soft_wrap=True)

@@ -219,20 +219,32 @@ def bundle(
 
 def import_bundle(
     file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `study bundle` wrote.")],
+    show_code: Annotated[
+        bool, typer.Option("--show-code", help="Print the Python code that it brings, and take nothing.")
+    ] = False,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Take a bundle that brings Python code.")] = False,
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
-    """Take a bundle into a home, new or not. What is there stays as it is; importing again changes nothing."""
+    """Take a bundle into a home, new or not. What is there stays as it is; importing again changes nothing.
+
+    Studies with components of their author's own bring Python code, which reports and runs execute: it is taken only
+    where it is there already, or trusted.
+    """
     from dataclasses import asdict
 
-    from results.importing import take
+    from results.importing import code_in, take
     from results.layout import Home
     from studies.cli.output import print_json
     from studies.cli.store import ingest_new
     from sweeps.lease import holding
 
+    if show_code:
+        for key, (name, text) in code_in(file).items():
+            sys.stdout.write(f"# {name} ({key})\n{text}\n")
+        return
     place = Home(home)
-    manifest, done = take(file, place, lambda folder: holding(*folder.leases))
+    manifest, done = take(file, place, lambda folder: holding(*folder.leases), trust_code)
     ingest_new(place)
     if json:
         print_json({"file": str(file), "studies": [one.model_dump() for one in manifest.studies], **asdict(done)})

@@ -49,5 +49,11 @@ def volume(size: float) -> str:
     return f"{size:.0f} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
-def scientific(value: float) -> str:
+def gib(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.2f}"
+
+
+def scientific(value: float | None) -> str:
+    if value is None:
+        return "unknown"
     return f"{value:.2e}" if value else "0"

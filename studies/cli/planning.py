@@ -102,7 +102,7 @@ def _describe(node: Node, arms: str) -> str:
 def _summary(session: Session, jobs_left: int, cost: Cost, remaining: Cost) -> None:
     from rich.table import Table
 
-    from studies.cli.output import console, hours, scientific
+    from studies.cli.output import console, gib, hours, scientific
 
     epochs, n = session.epochs(), len(session.seeds)
     out = console()
@@ -121,7 +121,7 @@ def _summary(session: Session, jobs_left: int, cost: Cost, remaining: Cost) -> N
         ("training, device time", hours(cost.gpu_hours), hours(remaining.gpu_hours)),
         ("evaluations", f"{cost.evaluations:,}", f"{remaining.evaluations:,}"),
         ("evaluating, device time", hours(cost.evaluation_hours), hours(remaining.evaluation_hours)),
-        ("GiB written", f"{cost.gib:,.2f}", f"{remaining.gib:,.2f}"),
+        ("GiB written", gib(cost.gib), gib(remaining.gib)),
         ("files written", f"{cost.files:,}", f"{remaining.files:,}"),
     )
     for row in rows:

@@ -56,7 +56,7 @@ def report(
             raise StudyError("--all reports whatever is stored; besides it give only --scale, --out, --home and --json")
         _report_everything(home, scale, out, json)
         return
-    name, only_scale = _one_of(study, figure, table)
+    name, only_scale = _one_of(study, figure, table, home)
     only: Literal["figure", "table"] | None = "figure" if figure else "table" if table else None
     if only == "table" and (metric or nfe):
         raise StudyError("--metric and --nfe draw a figure by another metric; leave them out with --table")
@@ -122,12 +122,13 @@ def _say(words: str) -> None:
     sys.stderr.write(f"{words}\n")
 
 
-def _one_of(study: str | None, figure: int | None, table: int | None) -> tuple[str, str | None]:
+def _one_of(study: str | None, figure: int | None, table: int | None, home: Path) -> tuple[str, str | None]:
     """The name of the study meant, and the scale where only one makes the figure or table. Raises: StudyError."""
-    from studies.cli.choose import source_of, study_of_figure
+    from studies.cli.choose import study_of_figure
+    from studies.cli.store import stored_name
 
     if study is not None and figure is None and table is None:
-        return source_of(study).name, None
+        return stored_name(study, home), None
     if figure is not None and study is None and table is None:
         return study_of_figure(figure)
     if table is not None and study is None and figure is None:
@@ -148,11 +149,10 @@ def claims(
     from reports.text import markdown as as_markdown
     from reports.text import show
     from results.layout import Home
-    from studies.cli.choose import source_of
     from studies.cli.output import console, print_json
-    from studies.cli.store import opened
+    from studies.cli.store import opened, stored_name
 
-    name = source_of(study).name
+    name = stored_name(study, home)
     place = Home(home)
     with opened(place) as engine:
         found = build_claims(engine, place, study=name, scale=scale, variant=variant, asked=study)
@@ -213,10 +213,9 @@ def results(
     from results.export import write_table
     from results.layout import Home
     from results.queries import results_table
-    from studies.cli.choose import source_of
-    from studies.cli.store import opened
+    from studies.cli.store import opened, stored_name
 
-    name = source_of(study).name
+    name = stored_name(study, home)
     with opened(Home(home)) as engine:
         frame = results_table(engine, name, scale, variant)
     if frame.empty:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.layout import Home
-from studies.cli.choose import home_exists
+from studies.cli.choose import home_exists, source_of
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -24,6 +24,29 @@ def opened(home: Home) -> Iterator[Engine]:
         raise StudyError(f"nothing is stored in {home.root}; run a study first, or give another folder with --home")
     with created(home) as engine:
         yield engine
+
+
+def stored_name(study: str, home: Path) -> str:
+    """What records call a study that is asked for by its name, by its file, or, of another's or one whose file is gone,
+    by the name under which it was run in this home.
+
+    Raises: StudyError.
+    """
+    try:
+        return source_of(study).name
+    except StudyError:
+        if _path_like(study) or not home_exists(home):
+            raise
+        from results.queries import latest_run
+
+        with opened(Home(home)) as engine:
+            if latest_run(engine, study=study) is None:
+                raise
+        return study
+
+
+def _path_like(study: str) -> bool:
+    return "/" in study or study.endswith((".yaml", ".yml"))
 
 
 @contextmanager

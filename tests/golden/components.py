@@ -43,7 +43,7 @@ Golden = dict[str, dict[str, Any]]
 
 def built_in() -> list[Component]:
     """The components that come with the package."""
-    return [c for c in components() if c.impl.startswith("meanflow_core.")]
+    return [c for c in components() if (c.impl or "").startswith("meanflow_core.")]
 
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""``use: ./my.py:CosineGap`` in a study file: the name of the component that is meant (`meanflow_core.own`).
+
+Files stand beside the study that names them, or, in an override, in the folder where the command is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from meanflow_core.own import use
+from meanflow_core.registry import ComponentError
+from studies.errors import StudyError
+from studies.yamlfile import Loc, YamlFile
+
+USE = "use"
+
+
+def with_components(file: YamlFile) -> YamlFile:
+    """A study file in which every ``use`` has become the ``name`` that it means. Raises: StudyError at its line."""
+
+    def where(loc: Loc) -> str:
+        return f"{file.path}:{file.find(loc)[1]}: {'.'.join(map(str, loc))}"
+
+    return replace(file, data=named(file.data, file.path.parent, where))
+
+
+def named(value: Any, folder: Path, where: Callable[[Loc], str], at: Loc = ()) -> Any:
+    """``value`` with every ``use`` in it as a ``name``; ``where`` says what is to blame for a part of it."""
+    if isinstance(value, list):
+        return [named(part, folder, where, (*at, i)) for i, part in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    rest = {key: named(part, folder, where, (*at, key)) for key, part in value.items() if key != USE}
+    if USE not in value:
+        return rest
+    said = where((*at, USE))
+    if "name" in value:
+        raise StudyError(f"{said}: a component has either a 'name' or a 'use'")
+    if not isinstance(value[USE], str):
+        raise StudyError(f"{said}: write ./my.py:MyClass, or package.name")
+    try:
+        return {"name": use(value[USE], folder), **rest}
+    except ComponentError as error:
+        raise StudyError(f"{said}: {error}") from None
