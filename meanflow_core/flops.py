@@ -19,24 +19,14 @@ U_ROW = 4.0
 
 def data_shape(dynamics: Dynamics) -> tuple[int, ...] | None:
     """Shape of one sample of the data, from its parameters alone; None where they do not say."""
-    known = {"digits": (1, 8, 8), "gmm": (1, 8, 8)}
-    params = dynamics.data.params
-    if params.declared:
-        return params.sample_shape()
-    if dynamics.data.name in known:
-        return known[dynamics.data.name]
-    if hasattr(params, "side"):
-        return (params.channels, params.side, params.side)
-    return (getattr(params, "dim", 1),)
+    shape: tuple[int, ...] | None = dynamics.data.params.sample_shape()
+    return shape
 
 
 def class_count(dynamics: Dynamics) -> int | None:
     """Number of classes of the data, from its parameters alone; None where it has no labels."""
-    known = {"digits": 10, "gmm": 10}
-    if dynamics.data.params.declared:
-        return dynamics.data.params.class_count()
-    count: int = known.get(dynamics.data.name, getattr(dynamics.data.params, "classes", 1))
-    return count if count > 1 else None
+    count: int | None = dynamics.data.params.class_count()
+    return count
 
 
 def mlp_forward(p: MLPParams, shape: tuple[int, ...]) -> float:

@@ -5,7 +5,14 @@ Implementations are named by path and imported when built.
 
 from __future__ import annotations
 
-from meanflow_core.components.data import DigitsParams, GaussianParams, GMMParams, LatentsParams, SyntheticLatentsParams
+from meanflow_core.components.data import (
+    DigitsParams,
+    GaussianParams,
+    GMMParams,
+    LatentsParams,
+    StoredParams,
+    SyntheticLatentsParams,
+)
 from meanflow_core.components.guidance import Guidance
 from meanflow_core.components.hooks import (
     DTDParams,
@@ -54,6 +61,7 @@ __all__ = [
     "MinSNRParams",
     "NegativeR",
     "ProgressiveWeightParams",
+    "StoredParams",
     "SyntheticLatentsParams",
     "TargetCorruptionParams",
     "TaskAffinityParams",

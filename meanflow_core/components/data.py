@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from meanflow_core.registry import Params, register
 
+if TYPE_CHECKING:
+    from meanflow_core.data.layout import Meta
+
 
 @register("data", "digits", version=1, impl="meanflow_core.data.digits:build")
 class DigitsParams(Params):
     """scikit-learn's handwritten digits: 1797 images of 8×8, ten classes, scaled to [−1, 1], shape (1, 8, 8)."""
+
+    def sample_shape(self) -> tuple[int, ...]:
+        return (1, 8, 8)
+
+    def class_count(self) -> int:
+        return 10
+
+
+@register("data", "stored", version=1, impl="meanflow_core.data.stored:build")
+class StoredParams(Params):
+    """What `study data add` wrote under the name ``dataset``; ``fingerprint`` says that it is still the same."""
+
+    dataset: str
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{20}$")
+
+    def needs_check(self) -> bool:
+        return True
+
+    def sample_shape(self) -> tuple[int, ...] | None:
+        meta = self._meta()
+        return tuple(meta.shape) if meta else None
+
+    def class_count(self) -> int | None:
+        meta = self._meta()
+        return (len(meta.classes) or None) if meta else None
+
+    def _meta(self) -> Meta | None:
+        """What stands on this machine, which may have no copy."""
+        from meanflow_core.data.layout import LayoutError, read_meta
+
+        try:
+            return read_meta(self.dataset)[0]
+        except LayoutError:
+            return None
 
 
 @register("data", "gmm", version=1, impl="meanflow_core.data.gmm:build")
@@ -23,6 +60,12 @@ class GMMParams(Params):
 
     shrinkage: float = Field(default=0.05, ge=0.0, le=1.0)
 
+    def sample_shape(self) -> tuple[int, ...]:
+        return (1, 8, 8)
+
+    def class_count(self) -> int:
+        return 10
+
 
 @register("data", "gaussian", version=1, impl="meanflow_core.data.gaussian:build")
 class GaussianParams(Params):
@@ -31,6 +74,9 @@ class GaussianParams(Params):
     dim: PositiveInt = 1
     mean: float = 1.0
     std: PositiveFloat = 0.5
+
+    def sample_shape(self) -> tuple[int, ...]:
+        return (self.dim,)
 
 
 @register("data", "latents", version=1, impl="meanflow_core.data.latents:build")
@@ -50,6 +96,12 @@ class LatentsParams(Params):
     def needs_check(self) -> bool:
         return True
 
+    def sample_shape(self) -> tuple[int, ...]:
+        return (self.channels, self.side, self.side)
+
+    def class_count(self) -> int | None:
+        return self.classes if self.classes > 1 else None
+
 
 @register("data", "synthetic_latents", version=1, impl="meanflow_core.data.synthetic:build")
 class SyntheticLatentsParams(Params):
@@ -64,6 +116,12 @@ class SyntheticLatentsParams(Params):
     classes: PositiveInt = 10
     modes: PositiveInt = 4
     pattern_seed: int = 0
+
+    def sample_shape(self) -> tuple[int, ...]:
+        return (self.channels, self.side, self.side)
+
+    def class_count(self) -> int | None:
+        return self.classes if self.classes > 1 else None
 
     @model_validator(mode="after")
     def _modes_fit(self) -> Self:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from meanflow_core.components import DigitsParams
-from meanflow_core.data.base import DataSet, Passes
+from meanflow_core.data.finite import Finite
 from meanflow_core.registry import BuildContext
 
 SHAPE = (1, 8, 8)
@@ -28,25 +28,22 @@ def digits() -> tuple[Tensor, Tensor]:
     return x.view(-1, *SHAPE), torch.from_numpy(labels).long()
 
 
-class Digits(DataSet):
-    """The digits, sampled without replacement; evaluation labels have the empirical class frequencies."""
+class Digits(Finite):
+    """The digits, in memory."""
 
     shape = SHAPE
     num_classes = NUM_CLASSES
+    n = 1797
 
     def __init__(self) -> None:
-        self.x, self.y = digits()
-        self._passes = Passes(len(self.x))
+        self.x, self._y = digits()
 
-    def batch(self, seed: int, step: int, batch_size: int, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-        rows = self._passes.indices(seed, step, batch_size)
-        return self.x[rows].to(device), self.y[rows].to(device)
+    @property
+    def y(self) -> Tensor:
+        return self._y
 
-    def labels(self, n: int, rng: torch.Generator) -> Tensor:
-        return self.y[torch.randint(len(self.y), (n,), generator=rng)]
-
-    def reference_samples(self, n: int) -> Tensor:
-        return self.x
+    def rows(self, indices: Tensor, device: torch.device | str) -> Tensor:
+        return self.x[indices].to(device)
 
 
 def build(params: DigitsParams, ctx: BuildContext) -> Digits:

@@ -8,6 +8,7 @@ from studies.cli import (
     admin,
     authoring,
     cancelling,
+    data,
     inspect_,
     keeping,
     logs,
@@ -58,4 +59,5 @@ app.command("gc")(keeping.gc)
 app.command("bundle")(keeping.bundle)
 admin.db.command("import")(keeping.import_bundle)
 app.add_typer(admin.db, name="db")
+app.add_typer(data.data, name="data")
 app.command("doctor")(admin.doctor)

@@ -15,6 +15,7 @@ _EXPECTED = (
     ("meanflow_core.manifest", "CheckpointError"),
     ("meanflow_core.evaluation.errors", "EvaluationError"),
     ("meanflow_core.data.base", "DataError"),
+    ("meanflow_core.data.layout", "LayoutError"),
 )
 
 _DISK = {

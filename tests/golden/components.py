@@ -25,6 +25,7 @@ REQUIRED = "(required)"
 
 # The least that a component with required parameters is given, for its key.
 MINIMAL: dict[str, dict[str, Any]] = {
+    "data/stored": {"dataset": "mine", "fingerprint": "0" * 20},
     "network/dit": {"size": "nano/4"},
     "transform/gap_restriction": {"lo": 0.1, "hi": 0.3},
     "transform/target_corruption": {"relative_noise": 1.0},
