@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-
-from meanflow_core.checkpoint import CheckpointError, load_checkpoint
+from meanflow_core.config import Checkpoint, Weights
 from meanflow_core.data.base import DataSet
 from meanflow_core.evaluation.evaluate import evaluate
 from meanflow_core.trainer import build_network
 from sweeps.attempt import Attempt, recorded_evaluations
 from sweeps.device import choose_device
 from sweeps.jobs import Job, Progress, ShouldStop, Status, WantedEvaluation
+from sweeps.weights import load_weights
 
 
 class Evaluating:
@@ -31,29 +30,17 @@ class Evaluating:
             return "done", None
         data: DataSet = job.dynamics.data.build()
         network = build_network(job.dynamics, data, job.seed, device).eval()
-        groups: dict[tuple[int, str], list[WantedEvaluation]] = {}
+        groups: dict[tuple[int, Weights], list[WantedEvaluation]] = {}
         for wanted in missing:
             groups.setdefault((wanted.step, wanted.protocol.weights), []).append(wanted)
         done = len(job.evaluations) - len(missing)
         for (step, weights), group in sorted(groups.items()):
             if self.should_stop():
                 return "preempted", f"stopped on request before step {step}"
-            self._load(network, step, weights, device)
+            load_weights(network, self.attempt.trajectory, Checkpoint(job.trajectory, step), weights, device)
             found = evaluate([w.protocol for w in group], network, data, device)
             for w in group:
                 self.attempt.evaluated(w, *found[w.protocol.key])
             done += len(group)
             self.progress(done)
         return "done", None
-
-    def _load(self, network: torch.nn.Module, step: int, part: str, device: torch.device) -> None:
-        folder = self.attempt.trajectory
-        place = folder.snapshot(step)
-        if part != "ema" or not place.is_dir():
-            place = folder.checkpoint(step)
-        expect = {"trajectory": self.job.trajectory, "step": step}
-        state = load_checkpoint(place, [part], device, expect).parts[part]
-        try:
-            network.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{place} does not fit the network: {error}") from error

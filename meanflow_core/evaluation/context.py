@@ -21,9 +21,9 @@ from meanflow_core.seeding import generator
 class _Draw(NamedTuple):
     """The part of a protocol that decides the samples."""
 
+    samples: int
     nfe: int
     solver: Solver
-    samples: int
     seed: int
 
 
@@ -48,7 +48,11 @@ class EvaluationContext:
 
         Raises: EvaluationError if some are not finite.
         """
-        draw = _draw_of(protocol)
+        return self.drawn(*_draw_of(protocol))
+
+    def drawn(self, samples: int, nfe: int, solver: Solver, seed: int) -> Tensor:
+        """The same by what decides the samples."""
+        draw = _Draw(samples, nfe, solver, seed)
         if draw not in self._samples:
             self._samples[draw] = self._sample(draw)
         return self._samples[draw]
@@ -82,7 +86,7 @@ class EvaluationContext:
 
 
 def _draw_of(protocol: Protocol) -> _Draw:
-    return _Draw(protocol.nfe, protocol.solver, protocol.samples, protocol.seed)
+    return _Draw(protocol.samples, protocol.nfe, protocol.solver, protocol.seed)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.inception import decode, missing_decoder, to_bytes
 from meanflow_core.evaluation.reference import cache_key, data_of
-from meanflow_core.registry import BuildContext
+from meanflow_core.registry import BuildContext, Spec
 
 
 class Images:
@@ -38,13 +38,19 @@ class Images:
         """
         if missing := self.preflight(protocol):
             raise EvaluationError("; ".join(missing))
-        samples = context.samples(protocol)
-        if isinstance(protocol.reference.params, LatentsParams):
-            images = decode(samples, protocol.reference.params, context.device)
-        else:
-            images = to_bytes(visible(samples) / self.span)
-        pictures: Artefact = images.permute(0, 2, 3, 1).contiguous().numpy()
+        pictures = as_pictures(context.samples(protocol), protocol.reference, self.span, context.device)
         return Kept(float(pictures.std()), pictures)
+
+
+def as_pictures(samples: Tensor, data: Spec, span: float = 1.0, device: torch.device | str = "cpu") -> Artefact:
+    """Samples of some data as pictures (N, H, W, 1 or 3) uint8: latents are decoded; of other data, values from −span
+    to span become 0 … 255."""
+    if isinstance(data.params, LatentsParams):
+        images = decode(samples, data.params, device)
+    else:
+        images = to_bytes(visible(samples) / span)
+    pictures: Artefact = images.permute(0, 2, 3, 1).contiguous().numpy()
+    return pictures
 
 
 def visible(samples: Tensor) -> Tensor:

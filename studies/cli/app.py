@@ -12,6 +12,7 @@ from studies.cli import (
     inspect_,
     keeping,
     logs,
+    looking,
     planning,
     reporting,
     retrying,
@@ -54,6 +55,8 @@ app.command("report")(reporting.report)
 app.command("claims")(reporting.claims)
 app.command("implications")(reporting.implications)
 app.command("results")(reporting.results)
+app.command("compare")(looking.compare)
+app.command("sample")(looking.sample)
 app.command("verify")(running.verify)
 app.command("gc")(keeping.gc)
 app.command("bundle")(keeping.bundle)
