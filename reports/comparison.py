@@ -27,12 +27,21 @@ COLUMNS = ["metric", "nfe", "solver", "a", "b", "difference", "percent", "low", 
 
 @dataclass(frozen=True)
 class Side:
-    """An arm of a stored study, and what it is called where both stand."""
+    """An arm of a stored study."""
 
     stored: Stored
     panel: str
     arm: str
-    label: str
+
+    @property
+    def study(self) -> str:
+        """``obs_v_then_u at cpu``, ``obs_v_then_u at cpu as NAME``."""
+        run = self.stored.run
+        return f"{run.study} at {run.scale}" + (f" as {run.variant}" if run.variant else "")
+
+    @property
+    def name(self) -> str:
+        return f"{self.study}: {self.panel}/{self.arm}"
 
     def rows(self, reading: Reading) -> pd.DataFrame:
         """Its points under a reading."""
@@ -62,6 +71,21 @@ class Comparison:
     table: pd.DataFrame
     common: list[Reading]
 
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What tells the arms apart."""
+        if self.a.study != self.b.study:
+            return self.a.name, self.b.name
+        if self.a.panel != self.b.panel:
+            return f"{self.a.panel}/{self.a.arm}", f"{self.b.panel}/{self.b.arm}"
+        return self.a.arm, self.b.arm
+
+    @property
+    def title(self) -> str:
+        """What is compared with what."""
+        same = f"{self.a.study}: " if self.a.study == self.b.study else ""
+        return same + " and ".join(self.labels)
+
     def reading(self, metric: str | None = None, nfe: int | None = None) -> Reading:
         """That of a metric, by default the first study's primary. Raises: ReportError that lists what there is."""
         wanted = metric or self.a.stored.study.primary
@@ -73,7 +97,7 @@ class Comparison:
         """Draw both curves over epochs from the root: mean, Student's 95 % band, single seeds."""
         reading = self.reading(metric, nfe)
         values = []
-        for side, colour in zip((self.a, self.b), COLOURS, strict=True):
+        for side, label, colour in zip((self.a, self.b), self.labels, COLOURS, strict=True):
             rows = side.rows(reading).dropna(subset=["value"]).drop_duplicates(["seed", "epoch"])
             grid = rows.pivot(index="seed", columns="epoch", values="value").sort_index(axis=1)
             mean, low, high = st.t_band(grid.to_numpy(float))
@@ -82,7 +106,7 @@ class Comparison:
                 ax.plot(x[seed.notna()], seed.dropna(), color=colour, linewidth=0.5, alpha=0.35)
             if len(grid) > 1:
                 ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            ax.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.7, label=side.label)
+            ax.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.7, label=label)
             values.append(rows["value"])
         both = pd.concat(values)
         scale = logarithmic if beyond_a_decade(both) else lambda ax, low, high: linear(ax, low, high, 0.06)
@@ -102,7 +126,7 @@ def compare(a: Side, b: Side) -> Comparison:
     if not common:
         said = ["; ".join(f"{r.metric} at {r.nfe} NFE" for r in side.readings) or "nothing" for side in (a, b)]
         raise NothingToReport(
-            f"{a.label} and {b.label} are measured by no common protocol ({a.label}: {said[0]}; {b.label}: {said[1]})"
+            f"{a.name} and {b.name} are measured by no common protocol ({a.name}: {said[0]}; {b.name}: {said[1]})"
         )
     table = pd.DataFrame([_row(a, b, reading) for reading in common], columns=COLUMNS)
     return Comparison(a, b, table, common)
@@ -129,7 +153,7 @@ def save_comparison(
     meaningless = any(side.stored.study.meaningless for side in (found.a, found.b))
     with style():
         page = Page(WIDTH)
-        page.y = page.text(f"{found.a.label} and {found.b.label}", size=11, weight="bold") + 0.1
+        page.y = page.text(found.title, size=11, weight="bold") + 0.1
         ax = page.axes(LEFT, WIDTH - LEFT - MARGIN, HEIGHT)
         found.plot(ax, metric, nfe)
         dress(ax, page, metric_words(reading), HEIGHT, labelled=True, meaningless=False)
@@ -138,14 +162,14 @@ def save_comparison(
         page.y += HEIGHT + BELOW
         page.y = page.text(caption)
         figure = page.finish()
-    drawn = [side.rows(reading).assign(side=side.label) for side in (found.a, found.b)]
+    drawn = [side.rows(reading).assign(side=side.name) for side in (found.a, found.b)]
     rows = pd.concat(drawn, ignore_index=True).drop(columns="attributes").dropna(subset=["value"])
     return save_figure(Drawing(figure, rows), out, stem)
 
 
-def one_side(stored: Stored, panel: str, arm: str, label: str) -> Side:
+def one_side(stored: Stored, panel: str, arm: str) -> Side:
     """Raises: ReportError where the store has no such arm."""
     frame = stored.frame
     if not np.any((frame["panel"] == panel) & (frame["arm"] == arm)):
         raise ReportError(f"run {stored.run.run} of '{stored.study.study}' has no arm {panel}/{arm}")
-    return Side(stored, panel, arm, label)
+    return Side(stored, panel, arm)

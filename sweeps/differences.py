@@ -10,7 +10,7 @@ from sweeps.compare import ABSENT, PRESENT, Difference, differences, take_apart
 
 
 def arm_differences(a: Arm, b: Arm) -> list[Difference]:
-    """The parts in which b's stages, taken in order, differ from a's: ``u_finetune.epochs``, ``u_finetune.fm_ratio``."""
+    """The parts in which b's stages, taken in order, differ from a's: ``train.epochs``, ``train.fm_ratio``."""
     found = []
     for mine, theirs in zip_longest(a.stages, b.stages):
         name = (mine or theirs).name

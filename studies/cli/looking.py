@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from reports.comparison import Side
     from results.layout import Home
+    from studies.arms import Arm
     from sweeps.selection import Selected
     from sweeps.weights import Kept
 
@@ -71,7 +72,7 @@ def sample(
     place = Home(home)
     with opened(place) as engine:
         selected = select(stored_studies(engine), chosen(what, scale, variant, None if seed is None else str(seed)))
-    arms = {}
+    arms: dict[tuple[str, str, str], tuple[Selected, Arm]] = {}
     for one in selected:
         for arm in one.arms:
             arms.setdefault((one.stored.name, arm.panel, arm.name), (one, arm))
@@ -91,8 +92,8 @@ def sample(
             f"the samples of these arms differ in size ({', '.join(map(str, sorted(sizes)))}): name others"
         )
     caption = (
-        f"The first {side * side} samples, none selected, everywhere from the same latents and labels (seed {latents}); "
-        f"{weights.value} weights; solver {solver.value}."
+        f"The first {side * side} samples, none selected, everywhere from the same latents and labels (seed "
+        f"{latents}); {weights.value} weights; solver {solver.value}."
     )
     files = save_grid(
         rows, [f"{n} NFE" for n in numbers], caption, pd.DataFrame(places), out, "samples", side=side,
@@ -153,17 +154,17 @@ def compare(
         found = compared(first, second)
     told = arm_differences(one.arms[0], two.arms[0])
     caption = (
-        f"a: {first.label}; b: {second.label}. Mean, Student's 95 % band and single seeds. Runs {first.stored.run.run} "
+        f"a: {first.name}; b: {second.name}. Mean, Student's 95 % band and single seeds. Runs {first.stored.run.run} "
         f"and {second.stored.run.run}."
     )
     stem = "_".join(["compare", first.panel, first.arm, second.panel, second.arm])
     files = save_comparison(found, out, stem, caption, metric, nfe)
     if json:
         table = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
-        about = {"a": first.label, "b": second.label, "differences": [d.to_json() for d in told]}
+        about = {"a": first.name, "b": second.name, "differences": [d.to_json() for d in told]}
         print_json({**about, "ends": table, "files": [str(path) for path in files]})
         return
-    _print(found.table, first.label, second.label, [d.in_words() for d in told])
+    _print(found.table, first.name, second.name, [d.in_words() for d in told])
     sys.stdout.write("".join(f"wrote {path}\n" for path in files))
 
 
@@ -181,7 +182,7 @@ def _side(engine: Engine, home: Home, name: str, scale: str | None, variant: str
     ((one, panel, arm),) = arms
     run = one.stored.run
     stored = load(engine, home, study=run.study, scale=run.scale, variant=run.variant)
-    return one, one_side(stored, panel, arm, f"{one.stored.name}: {panel}/{arm}")
+    return one, one_side(stored, panel, arm)
 
 
 def _print(table: Any, a: str, b: str, told: list[str]) -> None:
