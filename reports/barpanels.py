@@ -63,17 +63,14 @@ def add_bars(page: Page, look: BarLook) -> None:
     for row in panel_rows(page, look.study):
         for place in row:
             ax = page.axes(place.x, place.width, HEIGHT)
-            groups = _panel(ax, look, place.panel)
+            draw_panel(ax, look, place.panel)
             dress(ax, page, look.label, HEIGHT, labelled=place.labelled, meaningless=look.study.meaningless)
-            ax.set_xticks(range(len(groups)), groups)
-            ax.set_xlabel(look.figure.x_label, fontsize=9)
             ax.grid(False, axis="x")
-            _scale(ax, look)
         page.y += HEIGHT + BELOW
 
 
-def _panel(ax: Axes, look: BarLook, name: str) -> list[str]:
-    """Bars and lines of one panel; the labels of its groups."""
+def draw_panel(ax: Axes, look: BarLook, name: str) -> None:
+    """Bars and lines of one panel, its groups' labels, and the range that all panels have."""
     bars, ceilings = look.of("bar", name), look.of("ceiling", name)
     groups = list(dict.fromkeys(bars["x"]))
     width = GROUP / max(len(look.colours), 1)
@@ -94,7 +91,9 @@ def _panel(ax: Axes, look: BarLook, name: str) -> list[str]:
             dashes = look.dashes[str(arm)] if role == "control" else None
             _line(ax, span, dots["value"].to_numpy(float), dashes)
     ax.set_xlim(-0.5, max(len(groups), 1) - 0.5)
-    return groups
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set_xlabel(look.figure.x_label, fontsize=9)
+    _scale(ax, look)
 
 
 def _bar(ax: Axes, x: float, width: float, dots: pd.DataFrame, colour: str, aside: dict[int, float]) -> None:

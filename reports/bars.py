@@ -12,7 +12,7 @@ from reports.barpanels import BarLook, add_bars, bar_handles, bar_look
 from reports.drawing import Drawing, Subject, compose
 from reports.frames import readings
 from reports.page import Page
-from reports.versions import shown
+from reports.versions import Shown, shown
 from reports.words import common_words, missing_arms, missing_words
 from studies.figure import Bars
 
@@ -23,13 +23,7 @@ def draw_bars(subject: Subject, figure: Bars) -> Drawing:
     Raises: NothingToReport where none of it is measured yet; ReportError.
     """
     study = subject.study
-    show = shown(study, figure, readings(study, subject.frame, subject.protocols), subject.version)
-    rows = needed_points(figure, subject.frame, show)
-    dots = bars_of(figure, rows)
-    if dots.empty:
-        raise subject.nothing_of(readings_of(show))
-    declared = figure.value_label if subject.version.kind == "declared" else None
-    look = bar_look(study, figure, dots, declared or common_words(readings_of(show)))
+    show, rows, look = looked(subject, figure)
 
     def body(page: Page) -> None:
         add_bars(page, look)
@@ -38,7 +32,19 @@ def draw_bars(subject: Subject, figure: Bars) -> Drawing:
     heading = captions.heading(study, readings_of(show), subject.version, subject.variant)
     caption = captions.caption(study, readings_of(show), subject.run, list(_how_to_read(rows, look)))
     drawing = compose(study, heading, body, caption, missing_words(rows))
-    return Drawing(drawing, dots, missing_arms(rows))
+    return Drawing(drawing, look.dots, missing_arms(rows))
+
+
+def looked(subject: Subject, figure: Bars) -> tuple[list[Shown], pd.DataFrame, BarLook]:
+    """What is shown, its points, and what the axes show of them. Raises: NothingToReport, ReportError."""
+    study = subject.study
+    show = shown(study, figure, readings(study, subject.frame, subject.protocols), subject.version)
+    rows = needed_points(figure, subject.frame, show)
+    dots = bars_of(figure, rows)
+    if dots.empty:
+        raise subject.nothing_of(readings_of(show))
+    declared = figure.value_label if subject.version.kind == "declared" else None
+    return show, rows, bar_look(study, figure, dots, declared or common_words(readings_of(show)))
 
 
 def _how_to_read(rows: pd.DataFrame, look: BarLook) -> Iterator[str]:

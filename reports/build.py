@@ -77,22 +77,29 @@ def build_figure(
 
     Raises: NothingToReport where there is no run or no point of the figure is measured; ReportError.
     """
-    from reports.drawing import Subject
-    from reports.figures import of_number
     from reports.files import save_figure
     from reports.versions import Version
 
     stored = load(engine, home, study=study, scale=scale, variant=variant, asked=asked)
-    subject = Subject(
-        stored.study, stored.frame, stored.protocols, stored.run, variant, command=stored.command,
-        artefacts=_artefacts(engine, home, stored),
-    )  # fmt: skip
-    subject, part = of_number(subject, figure)
+    subject, part = subject_of(engine, home, stored, figure)
     drawings, missing = _drawn(engine, subject, Version("other", metric, nfe) if metric or nfe else None)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant, part)))
     files = [path for suffix, drawn in drawings.items() for path in save_figure(drawn, out, stem + suffix)]
     captions = [drawn.caption for drawn in drawings.values()]
     return FigureReport(files, missing, stored.run, stored.chosen, captions)
+
+
+def subject_of(engine: Engine, home: Home, stored: Stored, figure: int | None = None) -> tuple[Subject, str]:
+    """What is drawn of a stored study (its panels of one ``figure`` of the paper, or all), and what the names of its
+    files end in. Raises: ReportError for a panel that the study lacks."""
+    from reports.drawing import Subject
+    from reports.figures import of_number
+
+    subject = Subject(
+        stored.study, stored.frame, stored.protocols, stored.run, stored.run.variant, command=stored.command,
+        artefacts=_artefacts(engine, home, stored),
+    )  # fmt: skip
+    return of_number(subject, figure)
 
 
 def _drawn(engine: Engine, subject: Subject, other: Version | None) -> tuple[dict[str, Drawing], list[str]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from reports import captions
 from reports.arrivals import arrivals_words
 from reports.drawing import Drawing, Subject, compose
-from reports.frames import points, readings
+from reports.frames import Reading, points, readings
 from reports.page import Page
 from reports.panels import Look, add_panels, legend_handles, look_of
 from reports.versions import shown
@@ -28,13 +28,8 @@ def draw_curves(subject: Subject, figure: Curves) -> Drawing:
     Raises: NothingToReport where none of it is measured yet; ReportError.
     """
     study = subject.study
-    found = readings(study, subject.frame, subject.protocols)
-    reading = shown(study, figure, found, subject.version)[0].reading
-    rows = points(subject.frame, reading)
-    drawn = rows[rows["value"].notna()]
-    if drawn.empty:
-        raise subject.nothing_of([reading])
-    look = look_of(study, figure, drawn, metric_words(reading))
+    reading, rows, look = looked(subject, figure)
+    drawn = look.drawn
 
     def body(page: Page) -> None:
         add_panels(page, look)
@@ -44,6 +39,17 @@ def draw_curves(subject: Subject, figure: Curves) -> Drawing:
     caption = captions.caption(study, [reading], subject.run, list(_how_to_read(rows, look)))
     drawing = compose(study, heading, body, caption, missing_words(rows))
     return Drawing(drawing, drawn[CSV_COLUMNS].reset_index(drop=True), missing_arms(rows))
+
+
+def looked(subject: Subject, figure: Curves) -> tuple[Reading, pd.DataFrame, Look]:
+    """The reading shown, its points, and what the axes show of them. Raises: NothingToReport, ReportError."""
+    found = readings(subject.study, subject.frame, subject.protocols)
+    reading = shown(subject.study, figure, found, subject.version)[0].reading
+    rows = points(subject.frame, reading)
+    drawn = rows[rows["value"].notna()]
+    if drawn.empty:
+        raise subject.nothing_of([reading])
+    return reading, rows, look_of(subject.study, figure, drawn, metric_words(reading))
 
 
 def _how_to_read(rows: pd.DataFrame, look: Look) -> Iterator[str]:

@@ -70,17 +70,16 @@ def add_levels(page: Page, look: LevelLook) -> None:
         for place in row:
             ax = page.axes(place.x, place.width, HEIGHT)
             of_paper = place.panel == PAPER
-            (_paper if of_paper else _panel)(ax, look, place.panel)
+            (_paper if of_paper else draw_panel)(ax, look, place.panel)
             dress(ax, page, look.label, HEIGHT, labelled=place.labelled, meaningless=False)
             if look.study.meaningless and not of_paper:
                 watermark(ax, min(32, 9 * place.width))
             ax.tick_params(labelleft=place.labelled or of_paper)
-            ax.set_xlabel(look.figure.x_label, fontsize=9)
-            _places(ax, look)
+            places(ax, look)
         page.y += HEIGHT + BELOW
 
 
-def _panel(ax: Axes, look: LevelLook, name: str) -> None:
+def draw_panel(ax: Axes, look: LevelLook, name: str) -> None:
     """Levels with their intervals and seeds, and the lines across of one panel of ours."""
     levels = look.of("level", name)
     centres = [_level(ax, own) for _, own in levels.groupby("arm", sort=False)]
@@ -129,8 +128,9 @@ def _paper(ax: Axes, look: LevelLook, name: str) -> None:
     linear(ax, float(look.paper["value"].min()), float(look.paper["value"].max()), 0.12)
 
 
-def _places(ax: Axes, look: LevelLook) -> None:
+def places(ax: Axes, look: LevelLook) -> None:
     """The same x-axis everywhere, with a tick at every level where they are few."""
+    ax.set_xlabel(look.figure.x_label, fontsize=9)
     levels = sorted({float(x) for x in look.of("level")["x"]})
     if not levels:
         return

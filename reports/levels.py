@@ -10,7 +10,7 @@ import pandas as pd
 from reports import captions
 from reports.drawing import Drawing, Subject, compose
 from reports.errors import ReportError
-from reports.frames import ends, readings
+from reports.frames import Reading, ends, readings
 from reports.levelpanels import PAPER, LevelLook, add_levels, level_handles
 from reports.page import Page
 from reports.paper import paper_column
@@ -31,13 +31,8 @@ def draw_levels(subject: Subject, figure: Levels) -> Drawing:
     Raises: NothingToReport where none of it is measured yet; ReportError.
     """
     study, version = subject.study, subject.version
-    reading = shown(study, figure, readings(study, subject.frame, subject.protocols), version)[0].reading
-    rows = with_roles(figure, ends(subject.frame, reading))
-    drawn = rows[rows["value"].notna()]
-    if drawn.empty:
-        raise subject.nothing_of([reading])
-    paper, title = of_paper(study, figure, rows) if version.kind == "declared" else (drawn[:0], "")
-    look = LevelLook(study, figure, drawn, paper, title, metric_words(reading))
+    reading, rows, look = looked(subject, figure)
+    drawn, paper = look.drawn, look.paper
 
     def body(page: Page) -> None:
         add_levels(page, look)
@@ -48,6 +43,18 @@ def draw_levels(subject: Subject, figure: Levels) -> Drawing:
     drawing = compose(study, heading, body, caption, missing_words(rows))
     dots = pd.concat([drawn[COLUMNS], paper[COLUMNS]], ignore_index=True) if len(paper) else drawn[COLUMNS]
     return Drawing(drawing, dots.reset_index(drop=True), missing_arms(rows))
+
+
+def looked(subject: Subject, figure: Levels) -> tuple[Reading, pd.DataFrame, LevelLook]:
+    """The reading shown, its ends, and what the axes show of them. Raises: NothingToReport, ReportError."""
+    study, version = subject.study, subject.version
+    reading = shown(study, figure, readings(study, subject.frame, subject.protocols), version)[0].reading
+    rows = with_roles(figure, ends(subject.frame, reading))
+    drawn = rows[rows["value"].notna()]
+    if drawn.empty:
+        raise subject.nothing_of([reading])
+    paper, title = of_paper(study, figure, rows) if version.kind == "declared" else (drawn[:0], "")
+    return reading, rows, LevelLook(study, figure, drawn, paper, title, metric_words(reading))
 
 
 def with_roles(figure: Levels, rows: pd.DataFrame) -> pd.DataFrame:

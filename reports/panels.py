@@ -103,7 +103,7 @@ def add_panels(page: Page, look: Look) -> None:
 
 def _axes(page: Page, place: Place, look: Look, height: float, *, ends: bool) -> None:
     """One axes of a panel: all of its curves, or their ends."""
-    ax = _panel(page.axes(place.x, place.width, height), look, place.panel)
+    ax = draw_panel(page.axes(place.x, place.width, height), look, place.panel)
     if found := look.arrivals_in(place.panel):
         styles = look.styles_in(place.panel)
         colours = {arm: style.colour for arm, style in styles.items()}
@@ -111,13 +111,13 @@ def _axes(page: Page, place: Place, look: Look, height: float, *, ends: bool) ->
         if not ends:
             papers = speedups_in(look.study, place.panel)
             say_speedups(ax, found, colours, {arm: style.label for arm, style in styles.items()}, papers)
-    (_scale_ends if ends else _scale)(ax, look)
+    (_scale_ends if ends else scale)(ax, look)
     dress(ax, page, look.label, height, labelled=place.labelled, meaningless=look.study.meaningless)
     if ends or not look.log:
         ax.set_xlabel(f"epochs from the root ({look.study.steps_per_epoch} steps each)", fontsize=9)
 
 
-def _panel(ax: Axes, look: Look, name: str) -> Axes:
+def draw_panel(ax: Axes, look: Look, name: str) -> Axes:
     """The curves of one panel."""
     in_panel = look.drawn[look.drawn["panel"] == name]
     for _, rows in in_panel.groupby(["control", "arm"], sort=False):
@@ -147,7 +147,7 @@ def _curve(ax: Axes, rows: pd.DataFrame, style: Style, *, dashes: str, strong: b
         line.set(marker=style.marker, markersize=4, markeredgewidth=1.0 if style.marker == "x" else 0)
 
 
-def _scale(ax: Axes, look: Look) -> None:
+def scale(ax: Axes, look: Look) -> None:
     """The same range in all panels, set by the points: an interval of two seeds may reach far beyond."""
     low, high = float(look.drawn["value"].min()), float(look.drawn["value"].max())
     if look.log:

@@ -14,10 +14,6 @@ from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from reports.comparison import Side
-    from results.layout import Home
     from studies.arms import Arm
     from sweeps.selection import Selected
     from sweeps.weights import Kept
@@ -83,7 +79,13 @@ def sample(
         kept = kept_at(place, arm, epoch, weights.value)
         label = f"{name}: {panel}/{arm_name}, epoch {kept.epoch:g}, seed {arm.seed}"
         rows[label] = [_pictures(kept, n, solver, latents, side, weights, device) for n in numbers]
-        at = {"study": arm.study, "scale": arm.scale, "variant": arm.variant, "panel": panel, "arm": arm_name}
+        at: dict[str, Any] = {
+            "study": arm.study,
+            "scale": arm.scale,
+            "variant": arm.variant,
+            "panel": panel,
+            "arm": arm_name,
+        }
         at |= {"seed": arm.seed, "epoch": kept.epoch, "step": kept.step, "trajectory": kept.checkpoint.trajectory}
         places += [{**at, "nfe": n, "solver": solver.value, "weights": weights.value} for n in numbers]
     sizes = {pictures.shape[1:] for columns in rows.values() for pictures in columns}
@@ -144,15 +146,16 @@ def compare(
     from reports.comparison import compare as compared
     from reports.comparison import save_comparison
     from results.layout import Home
+    from studies.cli.onearm import side_of
     from studies.cli.output import print_json
     from studies.cli.store import opened
     from sweeps.differences import arm_differences
 
     place = Home(home)
     with opened(place) as engine:
-        (one, first), (two, second) = (_side(engine, place, name, scale, variant) for name in (a, b))
+        (one, first), (two, second) = (side_of(engine, place, name, scale, variant) for name in (a, b))
         found = compared(first, second)
-    told = arm_differences(one.arms[0], two.arms[0])
+    told = arm_differences(one, two)
     caption = (
         f"a: {first.name}; b: {second.name}. Mean, Student's 95 % band and single seeds. Runs {first.stored.run.run} "
         f"and {second.stored.run.run}."
@@ -166,23 +169,6 @@ def compare(
         return
     _print(found.table, first.name, second.name, [d.in_words() for d in told])
     sys.stdout.write("".join(f"wrote {path}\n" for path in files))
-
-
-def _side(engine: Engine, home: Home, name: str, scale: str | None, variant: str | None) -> tuple[Selected, Side]:
-    """The one arm that a name means. Raises: StudyError where it means several."""
-    from reports.comparison import one_side
-    from reports.stored import load
-    from sweeps.selection import select, stored_studies
-
-    found = select(stored_studies(engine), chosen([name], scale, variant))
-    arms = [(one, panel, arm) for one in found for panel, arm in dict.fromkeys((x.panel, x.name) for x in one.arms)]
-    if len(arms) > 1:
-        listed = ", ".join(f"{one.stored.name}: {panel}/{arm}" for one, panel, arm in arms[:8])
-        raise StudyError(f"'{name}' means several arms ({listed}, ...): name one as study/panel/arm, with --scale")
-    ((one, panel, arm),) = arms
-    run = one.stored.run
-    stored = load(engine, home, study=run.study, scale=run.scale, variant=run.variant)
-    return one, one_side(stored, panel, arm)
 
 
 def _print(table: Any, a: str, b: str, told: list[str]) -> None:
