@@ -9,6 +9,7 @@ from studies.cli import (
     authoring,
     cancelling,
     data,
+    exporting,
     inspect_,
     keeping,
     logs,
@@ -57,6 +58,7 @@ app.command("implications")(reporting.implications)
 app.command("results")(reporting.results)
 app.command("compare")(looking.compare)
 app.command("sample")(looking.sample)
+app.command("export")(exporting.export)
 app.command("verify")(running.verify)
 app.command("gc")(keeping.gc)
 app.command("bundle")(keeping.bundle)

@@ -1,0 +1,122 @@
+"""study export against the trackers themselves: event files, MLflow's own store, Weights & Biases offline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.homes import TINY, environment, study, succeeds
+
+ARM = "tiny/left/v2"
+POINTS = (0, 20, 40, 60)  # steps at which the arm is measured: each stage at its start, every two epochs, at its end
+
+
+def expected(home: Path) -> dict[str, dict[int, float]]:
+    """What the arm's log and evaluations hold, from its files: by name and step."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in succeeds("results", "--study", TINY, home=home).splitlines()[1:]:
+        cells = row.split(",")
+        if cells[4:6] == ["left", "v2"]:
+            found["frechet_pixel/1nfe"][int(cells[11])] = float(cells[16])
+    for path in home.glob("trajectories/*/attempts/*/segment.json"):
+        job = json.loads(path.read_text())
+        lines = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
+        ours = job["dynamics"]["fm_ratio"] == 1.0 or (job["parent"] or ["", 0])[1] == 20
+        for line in (line for line in lines if ours and "values" in line):
+            last = 20 if job["dynamics"]["fm_ratio"] == 1.0 else 60
+            if line["step"] <= last and "loss" in line["values"]:
+                found["loss"][line["step"]] = line["values"]["loss"]
+    return found
+
+
+def events(folder: Path) -> dict[str, dict[int, float]]:
+    """The scalars of an event file, which is a sequence of records: length, checksum, an Event, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = folder.glob("events.out.tfevents.*")
+    data, at = path.read_bytes(), 0
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    while at < len(data):
+        (length,) = struct.unpack("<Q", data[at : at + 8])
+        event = Event.FromString(data[at + 12 : at + 12 + length])
+        for value in event.summary.value:
+            if value.WhichOneof("value") == "simple_value":
+                found[value.tag][event.step] = value.simple_value
+        at += 16 + length
+    return found
+
+
+def test_tensorboard(copy: Path, tmp_path: Path) -> None:
+    to, run = tmp_path / "tb", tmp_path / "tb" / "tiny_at_cpu" / "left" / "v2" / "seed0"
+    assert "wrote 1 runs" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy)
+    found, wanted = events(run), expected(copy)
+    assert set(wanted["frechet_pixel/1nfe"]) == set(POINTS)
+    for name, values in wanted.items():
+        assert found[name] == pytest.approx(values, rel=1e-6)
+    assert "wrote 0 runs" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy), "nothing is new"
+    assert "wrote 6 runs" in succeeds("export", "tensorboard", "--to", to, home=copy), "of seven arms one was there"
+    (run / "meanflow-study.txt").unlink()
+    refused = study("export", "tensorboard", ARM, "--to", to, home=copy)
+    assert (refused.returncode, "not of `study export`" in refused.stderr) == (2, True)
+    assert events(run) == found
+
+
+def test_mlflow(copy: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    succeeds("export", "mlflow", ARM, "--to", uri, home=copy)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("tiny at cpu").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert (run.info.run_name, run.info.status) == ("left/v2/seed0", "FINISHED")
+    parameters = run.data.params
+    assert (parameters["u_finetune.fm_ratio"], parameters["v_pretrain.epochs"], parameters["v_epochs"]) == (
+        "0.0",
+        "2",
+        "2",
+    )
+    for name, values in expected(copy).items():
+        history = {one.step: one.value for one in client.get_metric_history(run.info.run_id, name)}
+        assert history == pytest.approx(values)
+    succeeds("export", "mlflow", ARM, "--to", uri, home=copy)
+    assert [one.info.run_id for one in client.search_runs([experiment])] == [run.info.run_id]
+    client.set_tag(run.info.run_id, "meanflow_study.digest", "of an earlier export")
+    succeeds("export", "mlflow", ARM, "--to", uri, home=copy)
+    (again,) = client.search_runs([experiment])
+    assert again.info.run_id != run.info.run_id, "what has changed replaces what was there"
+    refused = study("export", "mlflow", ARM, "--to", "nonsense://x", home=copy)
+    assert (refused.returncode, "MLflow does not take it" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_wandb(copy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    succeeds("export", "wandb", ARM, "--to", tmp_path, home=copy)
+    (run,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = run.read_bytes()
+    assert all(word in content for word in (b"frechet_pixel/1nfe", b"loss", b"left/v2/seed0", b"u_finetune.fm_ratio"))
+    assert "wrote 0 runs" in succeeds("export", "wandb", ARM, "--to", tmp_path, home=copy)
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb")) == [run]
+
+
+def test_wrong_input_is_refused(copy: Path, tmp_path: Path) -> None:
+    for args, said in (
+        (("tensorflow",), "tensorflow"),
+        (("tensorboard", "nobody"), "neither a study nor an arm is called 'nobody'"),
+    ):
+        done = study("export", *args, "--to", tmp_path / "out", home=copy)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name == 'wandb' else find(name, package)\n"
+    )
+    done = study("export", "wandb", home=copy, env=environment(PYTHONPATH=str(hidden)))
+    assert (done.returncode, "pip install 'meanflow-study[wandb]'" in done.stderr) == (2, True), done.stderr
+    shutil.rmtree(hidden)
+    assert not (tmp_path / "out").exists()
