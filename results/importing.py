@@ -100,10 +100,17 @@ def code_of(home: Home) -> dict[str, tuple[str, str]]:
             continue
         sources = read_document(folder / "run.json", RunFile).config.get("sources") or {}
         try:
-            found |= {key: (str(source["file"]), str(source["text"])) for key, source in sources.items()}
+            given = {key: (str(source["file"]), str(source["text"])) for key, source in sources.items()}
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"{folder.name}/run.json: its sources are no files") from None
+        if wrong := [key for key, (_, text) in given.items() if not sha256_of(text).startswith(key) or len(key) < 20]:
+            raise ValueError(f"{folder.name}/run.json: the source {wrong[0]!r} is not the text that its hash names")
+        found |= given
     return found
+
+
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def code_in(bundle: Path) -> dict[str, tuple[str, str]]:
