@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from meanflow_core.components import Guidance  # (this registers the built-in components)
-from meanflow_core.registry import Spec, non_defaults, parse_spec, spec_field
+from meanflow_core.registry import Spec, asked, non_defaults, parse_spec, spec_field
 
 DYNAMICS_VERSION = 1
 PROTOCOL_VERSION = 1
@@ -71,7 +71,7 @@ class Dynamics(BaseModel):
     @classmethod
     def _each_once(cls, transforms: tuple[Spec, ...]) -> tuple[Spec, ...]:
         transforms = tuple(spec for spec in transforms if not spec.params.is_identity())
-        names = [spec.name for spec in transforms]
+        names = [spec.short for spec in transforms]
         if len(set(names)) < len(names):
             raise ValueError("a transform may stand only once: its state and its random numbers go by its name")
         return transforms
@@ -203,7 +203,8 @@ class Measurement(BaseModel):
     @property
     def metric_label(self) -> str:
         """Short name for tables: ``frechet_pixel``, ``kid_digits_cnn``, ``v_error``, ``u_error[0.1,0.3]``."""
-        return str(self.metric.params.label(self.metric.short))
+        params = self.metric.params
+        return str(asked(params, params.label, self.metric.short))
 
     @property
     def observed(self) -> bool:

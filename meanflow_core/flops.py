@@ -11,7 +11,7 @@ import math
 
 from meanflow_core.components import DiTParams, MLPParams
 from meanflow_core.config import Dynamics
-from meanflow_core.registry import Params
+from meanflow_core.registry import Params, asked
 
 V_ROW = 3.0
 U_ROW = 4.0
@@ -19,14 +19,14 @@ U_ROW = 4.0
 
 def data_shape(dynamics: Dynamics) -> tuple[int, ...] | None:
     """Shape of one sample of the data, from its parameters alone; None where they do not say."""
-    shape: tuple[int, ...] | None = dynamics.data.params.sample_shape()
-    return shape
+    params: Params = dynamics.data.params
+    return asked(params, params.sample_shape)
 
 
 def class_count(dynamics: Dynamics) -> int | None:
     """Number of classes of the data, from its parameters alone; None where it has no labels."""
-    count: int | None = dynamics.data.params.class_count()
-    return count
+    params: Params = dynamics.data.params
+    return asked(params, params.class_count)
 
 
 def mlp_forward(p: MLPParams, shape: tuple[int, ...]) -> float:
@@ -55,7 +55,7 @@ def forward_flops(network: Params, shape: tuple[int, ...] | None) -> float | Non
         return mlp_forward(network, shape)
     if isinstance(network, DiTParams):
         return dit_forward(network, shape)
-    return network.forward_flops(shape)
+    return asked(network, network.forward_flops, shape)
 
 
 def row_forwards(dynamics: Dynamics) -> tuple[float, float]:
@@ -97,4 +97,4 @@ def parameter_count(network: Params, shape: tuple[int, ...] | None, num_classes:
         block = (w + 1) * 3 * w + (w + 1) * w + (w + 1) * hidden + (hidden + 1) * w + (w + 1) * 6 * w
         final = (w + 1) * 2 * w + (w + 1) * token
         return time + label + (token + 1) * w + network.depth * block + final
-    return network.parameter_count(shape, num_classes)
+    return asked(network, network.parameter_count, shape, num_classes)

@@ -27,7 +27,8 @@ from meanflow_core.registry import Component, ComponentError, Params
 
 GROUP = "meanflow_study.components"
 HASH_LENGTH = 20  # hex digits, as of keys
-_OWN = re.compile(rf"([A-Za-z_]\w*)@([0-9a-f]{{{HASH_LENGTH}}})")
+_CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OWN = re.compile(rf"({_CLASS.pattern})@([0-9a-f]{{{HASH_LENGTH}}})")
 
 
 class Source(BaseModel):
@@ -53,15 +54,15 @@ def use(reference: str, folder: Path) -> str:
     Raises: ComponentError.
     """
     file, colon, attribute = reference.rpartition(":")
-    if not colon:
+    if not colon and "/" not in reference and not reference.endswith(".py"):
         return reference  # an entry point's name is what it is called
-    if not file.endswith(".py") or not attribute.isidentifier():
+    if not file.endswith(".py") or not _CLASS.fullmatch(attribute):
         raise ComponentError(
             f"'{reference}' is neither a class in a file (./my.py:MyClass) nor an entry point (package.name)"
         )
     path = folder / Path(file).expanduser()
     try:
-        source = Source(file=str(path), text=path.read_text(encoding="utf-8"))
+        source = Source(file=str(path), text=path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         said = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise ComponentError(f"cannot read {path}: {said}") from None
@@ -76,11 +77,19 @@ def remember(sources: Mapping[str, Any]) -> None:
 
     Raises: ValueError where a text is not the one that its hash names.
     """
+    if not isinstance(sources, Mapping):
+        raise ValueError("the sources of a study are found, not written: leave 'sources' out")
     for key, given in sources.items():
         source = Source.model_validate(given)
         if source.hash != key:
             raise ValueError(f"the source {source.file} is not the one that was meant: its hash is not {key}")
         _SOURCES.setdefault(key, source)
+
+
+def source_of(name: str) -> Source | None:
+    """The source of a component of one's own, by its name; None of any other name."""
+    own = _OWN.fullmatch(name)
+    return _SOURCES.get(own[2]) if own else None
 
 
 def sources_in(value: Any) -> dict[str, Source]:
@@ -146,7 +155,7 @@ def _module(source: Source) -> ModuleType:
     linecache.cache[source.file] = (len(source.text), None, lines, source.file)  # so that tracebacks show its lines
     sys.modules[name] = module
     try:
-        exec(compile(source.text, source.file, "exec"), module.__dict__)
+        exec(compile(source.text, source.file, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:  # whatever somebody's file may raise
         del sys.modules[name]
         raise ComponentError(f"{source.file}:{_line(error, source.file)}: {type(error).__name__}: {error}") from None

@@ -12,6 +12,8 @@ an option moves no key, and changing a default demands a new version.
 from __future__ import annotations
 
 import importlib
+import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
@@ -30,6 +32,10 @@ KINDS = (
     "figure",
     "claim",
 )
+
+
+READ_HORIZON = ("objective", "time_sampler", "optimiser", "transform")
+"""Kinds whose components may read T."""
 
 
 class ComponentError(ValueError):
@@ -127,15 +133,18 @@ class Component:
 
 _REGISTRY: dict[tuple[str, str], Component] = {}
 P = TypeVar("P", bound=type[Params])
+R = TypeVar("R")
 
 
 def component(kind: str, *, version: int = 1, uses_horizon: bool = False) -> Callable[[P], P]:
     """Class decorator for a component of one's own: a parameter model with a method ``build(self, context)``, to be
     named by ``use`` in a study file (`meanflow_core.own`).
 
-    Raises: ComponentError for an unknown kind.
+    Raises: ComponentError for an unknown kind, or for one that cannot read T.
     """
     _check_kind(kind)
+    if uses_horizon and kind not in READ_HORIZON:
+        raise ComponentError(f"a {kind} cannot use the horizon T; {', '.join(READ_HORIZON)} can")
 
     def decorate(params: P) -> P:
         params.declared = Declared(kind, version, uses_horizon)
@@ -290,6 +299,31 @@ def parse_spec(kind: str, value: Any) -> Spec:
         known = ", ".join(component.params.model_fields) or "none"
         hint = f"; its parameters are: {known}" if first["type"] == "extra_forbidden" else ""
         raise ComponentError(f"{_words(kind)} '{component.short}': {where}: {first['msg']}{hint}") from None
+    except Exception as error:
+        if component.params.declared is None:
+            raise
+        raise own_failure(component.params, error) from error
+
+
+def own_failure(params: type[Params], error: Exception) -> ComponentError:
+    """What an error in a method of a user's class of parameters is told as: with file and line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _file_of(params)]
+    where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    return ComponentError(f"{where}{params.__name__} fails: {type(error).__name__}: {error}")
+
+
+def _file_of(params: type[Params]) -> str | None:
+    return getattr(sys.modules.get(params.__module__), "__file__", None)
+
+
+def asked(params: Params, method: Callable[..., R], *args: Any) -> R:
+    """What a method of parameters answers. Raises: ComponentError where it is a user's own and fails."""
+    try:
+        return method(*args)
+    except Exception as error:
+        if params.declared is None:
+            raise
+        raise own_failure(type(params), error) from error
 
 
 def spec_field(kind: str) -> Any:

@@ -62,14 +62,17 @@ class Trainer:
         self.names = [name for name, _ in self.network.named_parameters()]
         self.online = [p.data for p in self.network.parameters()]
         self.ema = [p.clone() for p in self.online]
-        self.optimiser = dynamics.optimiser.build(named_parameters=list(self.network.named_parameters()))
-        self.objective = dynamics.objective.build(guidance=dynamics.guidance, null_label=self.data.num_classes)
-        self.times = dynamics.time_sampler.build()
+        named = list(self.network.named_parameters())
+        self.optimiser = dynamics.optimiser.build(horizon_steps, named_parameters=named)
+        self.objective = dynamics.objective.build(
+            horizon_steps, guidance=dynamics.guidance, null_label=self.data.num_classes
+        )
+        self.times = dynamics.time_sampler.build(horizon_steps)
         self.transforms: list[Transform] = [
             spec.build(horizon_steps, rng=self._rng(f"transform/{spec.name}"), times=self.times)
             for spec in dynamics.transforms
         ]
-        self.observers: list[Observer] = [spec.build(horizon_steps) for spec in observers]
+        self.observers: list[Observer] = [spec.build() for spec in observers]
 
     def _rng(self, purpose: str) -> Any:
         return lambda step: generator(self.seed, purpose, step, self.device)

@@ -15,8 +15,9 @@ from reports.axes import beyond_a_decade, dress, linear, logarithmic, watermark
 from reports.drawing import Drawing
 from reports.errors import NothingToReport, ReportError
 from reports.files import save_figure
-from reports.frames import Reading, find, points, readings
+from reports.frames import Reading, ends, find, points, readings
 from reports.page import MARGIN, Page, style
+from reports.predicates import percent
 from reports.stored import Stored
 from reports.words import metric_words
 
@@ -56,8 +57,8 @@ class Side:
 
     def ends(self, reading: Reading) -> pd.Series:
         """The value at the arm's end, by seed; of seeds that have it."""
-        rows = self.rows(reading)
-        last = rows[rows["last"] & (rows["epoch"] == rows["epoch"].max())]
+        rows = ends(self.stored.frame, reading)
+        last = rows[(rows["panel"] == self.panel) & (rows["arm"] == self.arm)]
         return last.dropna(subset=["value"]).set_index("seed")["value"].astype(float)
 
 
@@ -139,7 +140,7 @@ def _row(a: Side, b: Side, reading: Reading) -> dict[str, Any]:
         return row
     means, difference = pairs.mean(), float((pairs["a"] - pairs["b"]).mean())
     row |= {"a": means["a"], "b": means["b"], "difference": difference}
-    row["percent"] = 100 * difference / abs(means["b"]) if means["b"] else None
+    row["percent"] = percent(difference, float(means["b"]))
     if (t := st.paired_t(pairs["a"].to_numpy(float), pairs["b"].to_numpy(float))) is not None:
         row |= {"low": t.interval[0], "high": t.interval[1], "p": t.p}
     return row

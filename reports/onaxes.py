@@ -43,8 +43,9 @@ def draw_on(ax: Axes, subject: Subject, panel: str | None = None) -> None:
             ax.legend(handles=levelpanels.level_handles(level_look), **LEGEND)
             label = level_look.label
         case Own():
-            draw_rows(ax, figure, measured(subject)[1], study)
-            label = ax.get_ylabel()
+            rows = measured(subject)[1]
+            draw_rows(ax, figure, rows[rows["panel"] == name], study)
+            return
         case _:
             raise ReportError(f"the figure of '{study.study}' cannot stand on axes of yours: leave out ax")
     ax.set_ylabel(label, fontsize=9)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from results.appending import append_lines
-from results.bundle import RECORDS, BundleError, Manifest, refused
+from results.bundle import RECORDS, Manifest, refused
+from results.bundledcode import check_code, code_brought
 from results.files import REPAIR, folders, look, read_document
-from results.formats import RunFile, TrajectoryFile
+from results.formats import TrajectoryFile
 from results.ingest import ingest
 from results.layout import Home, TrajectoryDir
 from results.store import StoreError, open_store
@@ -57,8 +57,9 @@ def take(bundle: Path, home: Home, alone: Alone, trust_code: bool = False) -> tu
     try:
         manifest = unpack(bundle, staged.root)
         check(bundle, staged, home)
+        brought = code_brought(bundle, staged)
         if not trust_code:
-            _check_code(bundle, staged, home)
+            check_code(bundle, brought, home)
         new = False
         return manifest, merge(staged, home, alone)
     finally:
@@ -87,56 +88,6 @@ def check(bundle: Path, staged: Home, home: Home) -> None:
             raise refused(bundle, said)
     for folder in folders(staged.trajectories):
         _check_trajectory(bundle, TrajectoryDir(folder), home.trajectory(folder.name))
-
-
-def code_of(home: Home) -> dict[str, tuple[str, str]]:
-    """The Python code of the components of users' own that the runs of a home bring along: (file, text) by hash.
-
-    Raises: ValueError where what should be code is none.
-    """
-    found: dict[str, tuple[str, str]] = {}
-    for folder in folders(home.runs):
-        if look(folder / "run.json") is None:
-            continue
-        sources = read_document(folder / "run.json", RunFile).config.get("sources") or {}
-        try:
-            given = {key: (str(source["file"]), str(source["text"])) for key, source in sources.items()}
-        except (AttributeError, KeyError, TypeError):
-            raise ValueError(f"{folder.name}/run.json: its sources are no files") from None
-        if wrong := [key for key, (_, text) in given.items() if not sha256_of(text).startswith(key) or len(key) < 20]:
-            raise ValueError(f"{folder.name}/run.json: the source {wrong[0]!r} is not the text that its hash names")
-        found |= given
-    return found
-
-
-def sha256_of(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-
-
-def code_in(bundle: Path) -> dict[str, tuple[str, str]]:
-    """`code_of` a bundle. Raises: BundleError."""
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Home(Path(folder) / "home")
-        unpack(bundle, staged.root)
-        return _code_of(bundle, staged)
-
-
-def _code_of(bundle: Path, staged: Home) -> dict[str, tuple[str, str]]:
-    try:
-        return code_of(staged)
-    except (StoreError, ValueError) as error:
-        raise refused(bundle, str(error)) from None
-
-
-def _check_code(bundle: Path, staged: Home, home: Home) -> None:
-    """Raises: BundleError for code that the home does not have."""
-    known = code_of(home)
-    if unknown := {key: source for key, source in _code_of(bundle, staged).items() if key not in known}:
-        listed = ", ".join(f"{Path(file).name} ({key[:8]})" for key, (file, _) in unknown.items())
-        raise BundleError(
-            f"{bundle} brings Python code, which reports and runs of its studies execute: {listed}. Read it first: "
-            f"`study db import {bundle} --show-code`; then add --trust-code"
-        )
 
 
 def _check_trajectory(bundle: Path, staged: TrajectoryDir, ours: TrajectoryDir) -> None:

@@ -26,6 +26,11 @@ def problems(study: ResolvedStudy) -> Problems:
     for i, measure in enumerate(study.measure):
         for name in measure.stages or ():
             yield from _known(("measure", i, "stages"), "stage", name, stages)
+        alike = [one for one in study.measure[:i] if _called_alike(one, measure)]
+        if measure.metric.params.declared and any(
+            one.metric.canonical() != measure.metric.canonical() for one in alike
+        ):
+            yield ("measure", i, "metric"), f"two metrics are called '{measure.metric_label}': give one a label()"
     yield from _known(("primary",), "measured metric", study.primary, metrics)
     if study.truth is not None:
         yield from _known(("truth",), "measured metric", study.truth, metrics)
@@ -41,6 +46,10 @@ def problems(study: ResolvedStudy) -> Problems:
         if claim.id in ids[:i]:
             yield ("claims", i, "id"), f"two claims are called '{claim.id}'"
         yield from list(_of_claimed_arms(study, claim, ("claims", i))) or _of_claim(study, claim, ("claims", i))
+
+
+def _called_alike(a: Measure, b: Measure) -> bool:
+    return (a.metric_label, a.nfe, a.solver, a.weights) == (b.metric_label, b.nfe, b.solver, b.weights)
 
 
 def _of_settings(study: ResolvedStudy) -> Problems:
@@ -191,7 +200,7 @@ def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
     if claim.metric is not None:
         yield from _known((*loc, "metric"), "measured metric", claim.metric, _metrics(study))
     yield from _at_nfe(study, (*loc, "nfe"), metric, claim.nfe, claim.solver)
-    if claim.truth is not None and not claim.truth.startswith(names := tuple(c.name for c in components("metric"))):
+    if claim.truth is not None and not claim.truth.startswith(names := tuple(c.short for c in components("metric"))):
         yield (*loc, "truth"), f"there is no metric '{claim.truth}' (there is: {', '.join(names)})"
     for arm in claim.arms or ():
         yield from _known((*loc, "arms"), f"arm of panel '{claim.panel}'", arm, _arms(study, claim.panel))

@@ -209,6 +209,8 @@ def merged(
         _apply(data, path, value)
     if seeds is not None:
         data["seeds"] = list(seeds)
+    if "sources" in data:
+        raise StudyError(f"{source.files[0].path}: the sources of a study are found, not written: leave 'sources' out")
     if sources := sources_in(data):
         data["sources"] = {key: source.model_dump() for key, source in sources.items()}
     return data, {path for path, _ in paths}

@@ -147,12 +147,25 @@ class OpenHome:
         attributes = pd.DataFrame(list(rows["attributes"]), index=rows.index).add_prefix("attribute.")
         return rows.drop(columns="attributes").join(attributes)
 
-    def compare(self, a: str, b: str, *, scale: str | None = None, variant: str | None = None) -> Comparison:
-        """Two arms (study/panel/arm): ``.table`` of paired differences with intervals, ``.plot(ax, metric)``."""
+    def compare(
+        self,
+        a: str,
+        b: str,
+        *,
+        scale: str | None = None,
+        variant: str | None = None,
+        b_scale: str | None = None,
+        b_variant: str | None = None,
+    ) -> Comparison:
+        """Two arms (study/panel/arm): ``.table`` of paired differences with intervals, ``.plot(ax, metric)``.
+
+        ``b_scale`` and ``b_variant`` ("-": without one) are those of b, where they are others.
+        """
         from reports.comparison import compare
 
         with self._store() as engine:
-            first, second = (side_of(engine, self.home, name, scale, variant)[1] for name in (a, b))
+            _, first = side_of(engine, self.home, a, scale, variant)
+            _, second = side_of(engine, self.home, b, b_scale or scale, b_variant or variant)
         return compare(first, second)
 
     def differences(self, a: str, b: str, *, scale: str | None = None, variant: str | None = None) -> list[Difference]:

@@ -9,6 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from studies.loader import SCALES, StudySource
+from studies.using import as_used
 
 # What is worth changing, in the order of a study file, and what each means.
 SECTIONS = {
@@ -32,12 +33,12 @@ def scaffold(name: str, source: StudySource, extends: str) -> str:
     Args:
         extends: the name or path of ``source``, as the new file is to give it.
     """
-    parts = [_head(name, source, extends)]
+    parts, data = [_head(name, source, extends)], as_used(source.data)
     for key, meaning in SECTIONS.items():
-        if key in source.data:
-            parts.append(_comment(meaning) + _example({key: _short(source.data[key])}))
+        if key in data:
+            parts.append(_comment(meaning) + _example({key: _short(data[key])}))
     scale = "cpu" if "cpu" in source.scales else source.scales[0]
-    body: dict[str, Any] = source.data[SCALES][scale]
+    body: dict[str, Any] = data[SCALES][scale]
     shown = {key: body[key] for key in OF_SCALE if key in body}
     others = ", ".join(other for other in source.scales if other != scale) or "none"
     parts.append(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meanflow_core.own import use
+from meanflow_core.own import source_of, use
 from meanflow_core.registry import ComponentError
 from studies.errors import StudyError
 from studies.yamlfile import Loc, YamlFile
@@ -45,3 +45,16 @@ def named(value: Any, folder: Path, where: Callable[[Loc], str], at: Loc = ()) -
         return {"name": use(value[USE], folder), **rest}
     except ComponentError as error:
         raise StudyError(f"{said}: {error}") from None
+
+
+def as_used(value: Any) -> Any:
+    """``value`` with the components of one's own as a file may name them: by ``use``, and the whole path."""
+    if isinstance(value, list):
+        return [as_used(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    rest = {key: as_used(part) for key, part in value.items()}
+    if isinstance(name := rest.get("name"), str) and (source := source_of(name)) is not None:
+        del rest["name"]
+        return {USE: f"{Path(source.file).resolve()}:{name.partition('@')[0]}", **rest}
+    return rest

@@ -3,7 +3,8 @@ transforms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from meanflow_core.registry import Spec
 from studies.arms import Trajectory
@@ -45,29 +46,38 @@ def preflight(session: Session, elsewhere: bool = False) -> list[str]:
 
 
 def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
-    """What the transforms of a trajectory say against its times, built as the trainer builds them."""
+    """What the transforms of a trajectory say against its times, and which of the user's own components cannot be
+    built, all as the trainer builds them; its network and its data, which may be large, are left out."""
     dynamics = trajectory.dynamics
-    if not dynamics.transforms:
+    parts = (dynamics.time_sampler, dynamics.objective, dynamics.optimiser)
+    if not dynamics.transforms and not any(spec.params.declared for spec in parts):
         return
+    import torch
+
     from meanflow_core.seeding import generator
 
-    try:
-        times = dynamics.time_sampler.build()
-    except Exception as error:
-        if dynamics.time_sampler.params.declared is None:
-            raise
-        yield f"the time sampler '{dynamics.time_sampler.short}' cannot be built: {type(error).__name__}: {error}"
-        return
+    horizon, parameter = trajectory.horizon_steps, torch.nn.Parameter(torch.zeros(1))
+    facts: list[dict[str, Any]] = [{}, {"guidance": dynamics.guidance, "null_label": 1}]
+    facts.append({"named_parameters": [("parameter", parameter)]})
+    for spec, given in zip(parts, facts, strict=True):
+        if spec.params.declared and (said := _failure(spec, horizon, given)):
+            yield said
+            return
+    times = dynamics.time_sampler.build(horizon)
+    given = {"rng": lambda step: generator(trajectory.seed, "preflight", step, "cpu"), "times": times}
     for spec in dynamics.transforms:
-        try:
-            spec.build(
-                trajectory.horizon_steps,
-                rng=lambda step: generator(trajectory.seed, "preflight", step, "cpu"),
-                times=times,
-            )
-        except ValueError as error:
-            yield f"the transform '{spec.short}' does not fit the times '{dynamics.time_sampler.short}': {error}"
-        except Exception as error:
-            if spec.params.declared is None:
-                raise
-            yield f"the transform '{spec.short}' cannot be built: {type(error).__name__}: {error}"
+        if said := _failure(spec, horizon, given, f" does not fit the times '{dynamics.time_sampler.short}'"):
+            yield said
+
+
+def _failure(spec: Spec, horizon: int | None, facts: Mapping[str, Any], why: str = " cannot be built") -> str | None:
+    """Why a component cannot be built, in words; None where it can."""
+    try:
+        spec.build(horizon, **facts)
+    except ValueError as error:
+        return f"the {spec.component.kind} '{spec.short}'{why}: {error}"
+    except Exception as error:
+        if spec.params.declared is None:
+            raise
+        return f"the {spec.component.kind} '{spec.short}' cannot be built: {type(error).__name__}: {error}"
+    return None

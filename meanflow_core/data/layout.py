@@ -67,7 +67,7 @@ def data_root() -> Path:
 
 def names() -> list[str]:
     """The data sets under the data root."""
-    return sorted(path.parent.name for path in data_root().glob(f"*/{META}"))
+    return sorted(path.parent.name for path in data_root().glob(f"*/{META}") if NAME.fullmatch(path.parent.name))
 
 
 def folder_of(name: str) -> Path:
@@ -95,6 +95,17 @@ def read_meta(name: str) -> tuple[Meta, str]:
         first = error.errors()[0]
         said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise LayoutError(f"{folder / META} is not of `study data add`, or damaged ({said})") from None
+
+
+def open_array(name: str, file: str, *, mapped: bool = False) -> Array:
+    """``x.npy`` or ``y.npy`` of a data set. Raises: LayoutError where it is missing or damaged."""
+    path = folder_of(name) / file
+    try:
+        held: Array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        return held
+    except (OSError, ValueError, EOFError) as error:
+        said = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+        raise LayoutError(f"{path} {said}: add the data set anew") from None
 
 
 def fingerprint_of(meta: bytes) -> str:

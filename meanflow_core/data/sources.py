@@ -1,8 +1,11 @@
 """What `study data add` reads: folders of images, arrays, and torchvision's CIFAR-10 and MNIST on disk. No pickle is
-loaded but CIFAR-10's own files, after torchvision has compared their checksums with the published ones."""
+loaded but CIFAR-10's own files, after torchvision has compared their checksums with the published ones; of MNIST only
+the raw files are read."""
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from meanflow_core.data.layout import Array, LayoutError
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
 BATCH = 1024
 EIGHT_BITS = 255
+MOST_CLASSES = 100_000
 TORCHVISION = ("cifar10", "mnist")
 
 
@@ -55,15 +59,16 @@ def read_source(path: Path, kind: str | None, labels: Path | None, size: int | N
 
 def _folder(root: Path, size: int | None) -> Source:
     """``root/<class>/*.png``, or ``root/*.png`` without classes."""
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+    every = (p for p in root.rglob("*") if p.suffix.lower() in IMAGES)
+    found = sorted(p for p in every if not any(part.startswith(".") for part in p.relative_to(root).parts))
     if not found:
         raise LayoutError(f"{root} holds no images ({', '.join(sorted(IMAGES))})")
     classes = sorted({p.relative_to(root).parts[0] for p in found if p.parent != root})
     if classes and any(p.parent == root for p in found):
         loose = next(p for p in found if p.parent == root)
         raise LayoutError(f"{loose} belongs to no class: either all images lie in subfolders, or none does")
-    first = _image(found[0], size, None)
-    mode = "L" if first.shape[0] == 1 else "RGB"
+    mode = "L" if all(_is_grey(p) for p in found) else "RGB"
+    first = _image(found[0], size, mode)
 
     def batches() -> Iterator[Array]:
         for at in range(0, len(found), BATCH):
@@ -80,14 +85,27 @@ def _folder(root: Path, size: int | None) -> Source:
     return Source(batches, len(found), f"folder {root.name}", labels, tuple(classes), EIGHT_BITS)
 
 
-def _image(path: Path, size: int | None, mode: str | None) -> Array:
-    """(C, H, W) uint8; grey if ``mode``, or else the file, says so."""
+def _is_grey(path: Path) -> bool:
+    """Whether an image has no colour, by its header. Raises: LayoutError where it has more than 8 bits a channel."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            mode = opened.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise LayoutError(f"{path} cannot be read as an image: {error}") from None
+    if mode.startswith(("I", "F")):
+        raise LayoutError(f"{path} has more than 8 bits a pixel (mode {mode}): convert it, or add an array of values")
+    return mode in {"1", "L", "LA", "La"}
+
+
+def _image(path: Path, size: int | None, mode: str) -> Array:
+    """(C, H, W) uint8, grey (``mode`` L) or in colour (RGB)."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image = image.convert(mode or ("L" if opened.mode in {"1", "L", "I;16", "I"} else "RGB"))
+            image = ImageOps.exif_transpose(opened).convert(mode)
             if size is not None:
                 image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
             pixels = np.asarray(image, dtype=np.uint8)
@@ -107,7 +125,7 @@ def _array(path: Path, labels: Path | None) -> Source:
     if labels is not None:
         read = _load(labels)
         y = _named(read, ("y", "labels"), labels) if isinstance(read, dict) else read
-    if x.ndim < 2 or not len(x):
+    if x.ndim < 2 or not x.size:
         raise LayoutError(f"{path}: samples stand along the first axis, and the array has shape {x.shape}")
     if x.dtype == np.uint8:
         x, levels = _channels_first(x, path), EIGHT_BITS
@@ -115,7 +133,7 @@ def _array(path: Path, labels: Path | None) -> Source:
         levels = None
     else:
         raise LayoutError(f"{path} is {x.dtype}: images are uint8, values are floating-point numbers")
-    classes = tuple(map(str, range(int(y.max()) + 1))) if y is not None and y.size else ()
+    classes = () if y is None else _classes(y, len(x), labels or path)
 
     def batches() -> Iterator[Array]:
         for at in range(0, len(x), BATCH):
@@ -125,13 +143,22 @@ def _array(path: Path, labels: Path | None) -> Source:
     return Source(batches, len(x), f"array {path.name}", y, classes, levels)
 
 
+def _classes(y: Array, n: int, path: Path) -> tuple[str, ...]:
+    """Names of the classes, which are numbered from 0. Raises: LayoutError for what are no labels of n samples."""
+    if y.shape != (n,) or not np.issubdtype(y.dtype, np.integer):
+        raise LayoutError(f"{path}: the labels are {y.dtype} {y.shape}, not integers ({n},)")
+    if not 0 <= y.min() <= y.max() < MOST_CLASSES:
+        raise LayoutError(f"{path}: there are labels outside 0 … {MOST_CLASSES - 1} (from {y.min()} to {y.max()})")
+    return tuple(map(str, range(int(y.max()) + 1)))
+
+
 def _load(path: Path) -> Array | dict[str, Array]:
     try:
         held: Any = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
         return {name: held[name] for name in held.files} if hasattr(held, "files") else held
     except FileNotFoundError:
         raise LayoutError(f"there is no file {path}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LayoutError(f"{path} cannot be read as arrays of numbers: {error}") from None
 
 
@@ -157,9 +184,12 @@ def _torchvision(root: Path, kind: str, train: bool) -> Source:
     from torchvision import datasets
 
     made = {"cifar10": datasets.CIFAR10, "mnist": datasets.MNIST}[kind]
+    if kind == "mnist" and (root / "MNIST" / "processed").exists():
+        old = root / "MNIST" / "processed"
+        raise LayoutError(f"{old} holds files of an old torchvision, which would be read unchecked: move it away")
     try:
         held = made(str(root), train=train, download=False)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError, LookupError, TypeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LayoutError(f"{root} holds no {kind} as torchvision keeps it ({said})") from None
     pixels = np.asarray(held.data, dtype=np.uint8)

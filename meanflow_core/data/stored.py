@@ -11,7 +11,7 @@ from torch import Tensor
 from meanflow_core.components import StoredParams
 from meanflow_core.data.base import DataError
 from meanflow_core.data.finite import Finite
-from meanflow_core.data.layout import STATISTICS, Array, LayoutError, X, Y, folder_of, problems, read_meta
+from meanflow_core.data.layout import STATISTICS, Array, LayoutError, X, Y, folder_of, open_array, problems, read_meta
 from meanflow_core.registry import BuildContext
 
 
@@ -40,12 +40,11 @@ class Stored(Finite):
 
     @cached_property
     def y(self) -> Tensor | None:
-        return torch.from_numpy(np.load(self.folder / Y)) if self.num_classes else None
+        return torch.from_numpy(_opened(self.params.dataset, Y)) if self.num_classes else None
 
     @cached_property
     def _x(self) -> Array:
-        x: Array = np.load(self.folder / X, mmap_mode="r")
-        return x
+        return _opened(self.params.dataset, X, mapped=True)
 
     def rows(self, indices: Tensor, device: torch.device | str) -> Tensor:
         x = torch.from_numpy(self._x[indices.numpy()]).to(device)
@@ -61,6 +60,13 @@ class Stored(Finite):
 
     def preflight(self) -> list[str]:
         return problems(self.params.dataset, self.params.fingerprint)
+
+
+def _opened(name: str, file: str, *, mapped: bool = False) -> Array:
+    try:
+        return open_array(name, file, mapped=mapped)
+    except LayoutError as error:
+        raise DataError(str(error)) from None
 
 
 def build(params: StoredParams, context: BuildContext) -> Stored:

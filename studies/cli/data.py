@@ -74,10 +74,17 @@ def list_data(json: JsonOpt = False) -> None:
     """Print the data sets that are there."""
     from rich.table import Table
 
-    from meanflow_core.data.layout import data_root, names, read_meta
+    from meanflow_core.data.layout import LayoutError, data_root, names, read_meta
     from studies.cli.output import console, print_json
 
-    there = [(name, *read_meta(name)) for name in names()]
+    there, damaged = [], []
+    for name in names():
+        try:
+            there.append((name, *read_meta(name)))
+        except LayoutError as error:
+            damaged.append(str(error))
+    for said in damaged:
+        sys.stderr.write(f"{said}\n")
     if json:
         print_json([_record(*one) for one in there])
         return

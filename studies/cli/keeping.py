@@ -233,15 +233,16 @@ def import_bundle(
     """
     from dataclasses import asdict
 
-    from results.importing import code_in, take
+    from results.bundledcode import code_in, printable
+    from results.importing import take
     from results.layout import Home
     from studies.cli.output import print_json
     from studies.cli.store import ingest_new
     from sweeps.lease import holding
 
     if show_code:
-        for key, (name, text) in code_in(file).items():
-            sys.stdout.write(f"# {name} ({key})\n{text}\n")
+        for code, name in code_in(file).items():
+            sys.stdout.write(f"# {printable(name)} ({code.key})\n{printable(code.text)}\n")
         return
     place = Home(home)
     manifest, done = take(file, place, lambda folder: holding(*folder.leases), trust_code)

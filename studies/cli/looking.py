@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,11 @@ class Which(StrEnum):
     online = "online"
 
 
+class Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class SolverName(StrEnum):
     jump = "jump"
     euler = "euler"
@@ -46,7 +52,7 @@ def sample(
     latents: Annotated[int, typer.Option("--latents", help="Seed of latents and labels, the same for all arms.")] = 0,
     side: Annotated[int, typer.Option("--side", min=1, max=32, help="Samples along the side of a block.")] = 4,
     weights: Annotated[Which, typer.Option("--weights", help="EMA weights, or those in training.")] = Which.ema,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[Device, typer.Option("--device", help="Where the networks are evaluated.")] = Device.cpu,
     scale: OneScaleOpt = None,
     variant: OneVariantOpt = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("report"),
@@ -78,7 +84,7 @@ def sample(
     for (name, panel, arm_name), (_, arm) in arms.items():
         kept = kept_at(place, arm, epoch, weights.value)
         label = f"{name}: {panel}/{arm_name}, epoch {kept.epoch:g}, seed {arm.seed}"
-        rows[label] = [_pictures(kept, n, solver, latents, side, weights, device) for n in numbers]
+        rows[label] = [_pictures(kept, n, solver, latents, side, weights, device.value) for n in numbers]
         at: dict[str, Any] = {
             "study": arm.study,
             "scale": arm.scale,
@@ -137,6 +143,12 @@ def compare(
     nfe: Annotated[int | None, typer.Option("--nfe", min=1, help="Of the metric drawn.")] = None,
     scale: OneScaleOpt = None,
     variant: OneVariantOpt = None,
+    b_scale: Annotated[
+        str | None, typer.Option("--b-scale", metavar="PATTERN", help="Of B, where it is another.")
+    ] = None,
+    b_variant: Annotated[
+        str | None, typer.Option("--b-as", metavar="PATTERN", help="Of B, where it is another; '-': without one.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
@@ -153,14 +165,15 @@ def compare(
 
     place = Home(home)
     with opened(place) as engine:
-        (one, first), (two, second) = (side_of(engine, place, name, scale, variant) for name in (a, b))
+        one, first = side_of(engine, place, a, scale, variant)
+        two, second = side_of(engine, place, b, b_scale or scale, b_variant or variant)
         found = compared(first, second)
     told = arm_differences(one, two)
     caption = (
         f"a: {first.name}; b: {second.name}. Mean, Student's 95 % band and single seeds. Runs {first.stored.run.run} "
         f"and {second.stored.run.run}."
     )
-    stem = "_".join(["compare", first.panel, first.arm, second.panel, second.arm])
+    stem = "_".join(["compare", *(re.sub(r"[^A-Za-z0-9.\-]+", "_", side.name) for side in (first, second))])
     files = save_comparison(found, out, stem, caption, metric, nfe)
     if json:
         table = found.table.astype(object).where(found.table.notna(), None).to_dict("records")

@@ -21,12 +21,16 @@ def one_arm(
 ) -> tuple[StoredStudy, Arm]:
     """An arm of a stored study, of a seed or of its first. Raises: StudyError where the name means none, or several."""
     found = select(stored_studies(engine), chosen([name], scale, variant, None if seed is None else str(seed)))
-    arms = {
-        (one.stored.name, arm.panel, arm.name): (one.stored, arm) for one in reversed(found) for arm in one.arms[::-1]
-    }
+    arms: dict[tuple[str, str, str], tuple[StoredStudy, Arm]] = {}
+    for one in found:
+        for arm in one.arms:
+            arms.setdefault((one.stored.name, arm.panel, arm.name), (one.stored, arm))
     if len(arms) > 1:
-        listed = ", ".join(f"{study}: {panel}/{arm}" for study, panel, arm in reversed(list(arms)[-8:]))
-        raise StudyError(f"'{name}' means several arms ({listed}, ...): name one as study/panel/arm, with its scale")
+        listed = ", ".join(f"{study}: {panel}/{arm}" for study, panel, arm in list(arms)[:8])
+        raise StudyError(
+            f"'{name}' means several arms ({listed}, ...): name one as study/panel/arm, with its --scale and, of a "
+            "variant, --as"
+        )
     return next(iter(arms.values()))
 
 

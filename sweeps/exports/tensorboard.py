@@ -28,11 +28,12 @@ def write(runs: Iterable[Series], to: Path) -> tuple[int, int]:
             raise StudyError(f"{folder} is there, and not of `study export`: give another folder with --to")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        mark(folder, run)
+        (folder / MARK).touch()  # ours, and not whole yet
         writer = SummaryWriter(str(folder))
         writer.add_text("parameters", "\n".join(f"    {name}: {value}" for name, value in run.parameters.items()), 0)
         for step, name, value in run.values:
             writer.add_scalar(name, value, step)
         writer.close()
+        mark(folder, run)
         written += 1
     return written, same
