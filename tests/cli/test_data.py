@@ -225,6 +225,13 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "labels of a folder": (("add", "a", "pets", "--labels", "one.npy"), "its subfolders are the classes"),
     "split": (("add", "a", "x.npy", "--split", "test"), "only with --as"),
     "as": (("add", "a", "pets", "--as", "mnist"), "holds no mnist as torchvision keeps it"),
+    "deep": (("add", "a", "deep"), "has more than 8 bits a pixel"),
+    "truncated": (("add", "a", "truncated.npz"), "cannot be read as arrays of numbers"),
+    "words": (("add", "a", "x.npy", "--labels", "words.npy"), "not integers (5,)"),
+    "huge label": (("add", "a", "x.npy", "--labels", "huge.npy"), "labels outside 0"),
+    "nothing in it": (("add", "a", "hollow.npy"), "has shape (5, 0)"),
+    "old mnist": (("add", "a", "old", "--as", "mnist"), "would be read unchecked"),
+    "garbage mnist": (("add", "a", "garbage", "--as", "mnist"), "holds no mnist as torchvision keeps it"),
     "show": (("show", "b"), "there is no data set 'b'"),
     "few": (("show", "pets", "--columns", "50"), "fewer than a row of 50"),
 }
@@ -239,6 +246,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, side in (("sizes/a.png", 8), ("sizes/b.png", 9), ("loose/a.png", 8), ("loose/in/b.png", 8)):
         Image.fromarray(images(1, side, side)[0]).save(folder / name)
     (folder / "damaged" / "a.png").write_bytes(b"no image")
+    (folder / "deep").mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)).save(folder / "deep" / "a.png")
+    (folder / "old" / "MNIST" / "processed").mkdir(parents=True)
+    raw = folder / "garbage" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"garbage that is no idx file")
     (folder / "text.txt").write_text("x")
     np.save(folder / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
     arrays = {
@@ -247,7 +261,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "channels": images(5, 4, 4, 4),
         "nan": np.full((3, 2), np.nan),
         "x": images(5, 8, 8),
+        "words": np.array(["a"] * 5),
+        "huge": np.array([0, 1, 2, 3, 10**9]),
+        "hollow": np.zeros((5, 0)),
     }
+    np.savez(folder / "whole.npz", x=images(50, 8, 8))
+    (folder / "truncated.npz").write_bytes((folder / "whole.npz").read_bytes()[:900])
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     return folder
@@ -275,3 +294,27 @@ def test_a_study_of_absent_data_is_refused_and_can_be_planned(tmp_path: Path) ->
     assert json.loads(succeeds("plan", "mine.yaml", "--json", cwd=tmp_path))["cost"]["v_flops"] is None
     refused = study("run", "mine.yaml", cwd=tmp_path)
     assert refused.returncode == 2 and "there is no data set 'far'" in refused.stderr
+
+
+def test_colour_is_kept_and_what_is_hidden_left_out(tmp_path: Path) -> None:
+    """One grey image among coloured ones; a folder of thumbnails that some program left."""
+    image_folder(tmp_path / "mixed", classes=("a",), n=3)
+    Image.fromarray(images(1, 8, 8)[0]).save(tmp_path / "mixed" / "a" / "000.png")
+    image_folder(tmp_path / "mixed" / ".thumbs", classes=("x",), n=2)
+    succeeds("data", "add", "mixed", "mixed", cwd=tmp_path)
+    data = stored("mixed")
+    assert (data.shape, data.meta.classes, data.n) == ((3, 8, 8), ("a",), 3)
+
+
+def test_what_is_damaged_is_said_and_does_not_hide_the_rest(tmp_path: Path, root: Path) -> None:
+    for name in ("one", "two"):
+        layout.write(name, iter([images(4, 1, 8, 8)]), 4, "test", levels=255)
+    (root / "one" / "meta.json").write_text("{")
+    (root / ".two.1").mkdir()
+    (root / ".two.1" / "meta.json").write_text("{")
+    done = study("data", "list", cwd=tmp_path)
+    assert (done.returncode, "two" in done.stdout, "one" in done.stderr) == (0, True, True)
+    x = root / "two" / "x.npy"
+    x.write_bytes(x.read_bytes()[:100])
+    refused = study("data", "show", "two", "--rows", "2", "--columns", "2", cwd=tmp_path)
+    assert (refused.returncode, "x.npy is damaged" in refused.stderr) == (2, True), refused.stderr

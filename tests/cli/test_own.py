@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +188,18 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "parameter": ("power: $power}", "strength: 1}", "transform 'CosineGap': strength"),
     "value": ("power: $power}", "power: -1}", "transform 'CosineGap': power"),
     "name and use": ("{use: ./my.py:CosineGap,", "{name: dtd, use: ./my.py:CosineGap,", "either a 'name' or a 'use'"),
+    "no entry point": ("./my.py:CosineGap", "./my.py", "neither a class in a file"),
+    "letters": ("./my.py:CosineGap", "./my.py:Ünet", "neither a class in a file"),
+    "twice": (
+        "[{use: ./my.py:CosineGap, power: $power}]",
+        "[{use: ./my.py:CosineGap}, {use: ./again.py:CosineGap}]",
+        "a transform may stand only once",
+    ),
+    "called alike": (
+        "{metric: {name: frechet, features: pixel}, samples: 200, every_epochs: 2}",
+        "{metric: {use: ./my.py:RadiusError, radius: 2}, samples: 200, every_epochs: 2}",
+        "two metrics are called 'RadiusError'",
+    ),
     "no text": ("{use: ./my.py:CosineGap,", "{use: 3,", "write ./my.py:MyClass"),
 }
 
@@ -196,6 +213,7 @@ def test_what_is_wrong_is_said_with_its_line(name: str, own: Path) -> None:
         "@component('transform')\nclass Unbuilt(Params): ...\n"
         "def function(): ...\n"
     )
+    (own / "again.py").write_text((own / "my.py").read_text() + "# another file\n")
     (own / "broken.py").write_text("x = 1\nclass X(:\n")
     (own / "raises.py").write_text("def f():\n\n    1 / 0\nf()\n")
     text = (own / "mine.yaml").read_text().replace(part, instead)
@@ -220,6 +238,42 @@ def test_what_cannot_be_built_is_found_before_training(edit: tuple[str, str], sa
     (own / "my.py").write_text(text.replace(*edit))
     done = study("run", "mine.yaml", cwd=own)
     assert (done.returncode, said in done.stderr) == (2, True), done.stdout + done.stderr
+
+
+def test_a_method_that_raises_is_told_with_its_line(own: Path) -> None:
+    text = (own / "my.py").read_text()
+    (own / "my.py").write_text(text.replace("        dim = 1\n", "        dim = {}[0]\n"))
+    line = next(i for i, one in enumerate((own / "my.py").read_text().splitlines(), 1) if "dim = {}[0]" in one)
+    done = study("plan", own / "mine.yaml")
+    assert (done.returncode, f"my.py:{line}: Plain fails: KeyError" in done.stderr) == (2, True), done.stderr
+
+
+def test_the_horizon_reaches_what_may_read_it(own: Path, tmp_path: Path) -> None:
+    """A learning rate that falls to 0 at T; kinds to which T is not given cannot ask for it."""
+    text, plain, reading = (own / "my.py").read_text(), '@component("optimiser", version=1)', "@component('optimiser')"
+    falls = text.replace(plain, '@component("optimiser", version=1, uses_horizon=True)')
+    falls = falls.replace("p.sub_(params.lr * self.m[name])", "p.sub_(params.lr * (1 - step / T) * self.m[name])")
+    falls = falls.replace("params, named = self, dict(", "params, T, named = self, context.horizon, dict(")
+    (own / "my.py").write_text(falls)
+    succeeds("run", own / "mine.yaml", "--seeds", "0", "--workers", "1", home=tmp_path / "home")
+    (own / "my.py").write_text(falls.replace('@component("optimiser", version=1, uses_horizon=True)', reading))
+    done = study("run", own / "mine.yaml", "--seeds", "0", home=tmp_path / "other")
+    assert (done.returncode, "'Momentum' asked for the horizon T" in done.stderr) == (2, True), done.stderr
+    observer = '@component("observer", version=1)'
+    (own / "my.py").write_text(text.replace(observer, "@component('observer', uses_horizon=True)"))
+    done = study("plan", own / "mine.yaml")
+    assert (done.returncode, "a observer cannot use the horizon T" in done.stderr) == (2, True), done.stderr
+
+
+def test_sources_are_not_written(own: Path) -> None:
+    done = study("plan", own / "mine.yaml", "-o", "sources=foo", "--as", "x")
+    assert (done.returncode, "leave 'sources' out" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_new_study_on_top_names_the_files(own: Path) -> None:
+    succeeds("new", "more", "--from", "./mine.yaml", cwd=own)
+    assert f"use: {own / 'my.py'}:CosineGap" in (own / "more.yaml").read_text()
+    succeeds("check", "more.yaml", cwd=own)
 
 
 def test_what_fails_in_training_names_its_line_in_the_log(own: Path, tmp_path: Path) -> None:
@@ -250,3 +304,67 @@ def test_a_bundle_brings_its_code_only_where_it_is_trusted(done: Path, tmp_path:
     succeeds("db", "import", bundle, "--trust-code", home=there)
     assert succeeds("claims", "mine", home=there) == succeeds("claims", "mine", home=home)
     succeeds("db", "import", bundle, home=there)  # it is known now
+
+
+def repacked(bundle: Path, change: Callable[[str, bytes], bytes]) -> Path:
+    """A bundle with some of its files changed, and a manifest that says so."""
+    with tarfile.open(bundle) as packed:
+        files = {m.name: packed.extractfile(m).read() for m in packed.getmembers()}  # type: ignore[union-attr]
+    manifest = json.loads(files.pop("manifest.json"))
+    files = {name: change(name, data) for name, data in files.items()}
+    for entry in manifest["files"]:
+        data = files[entry["path"]]
+        entry |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    out = bundle.with_name(f"changed-{bundle.name}")
+    with tarfile.open(out, "w:gz", format=tarfile.USTAR_FORMAT) as packed:
+        for name, data in {"manifest.json": json.dumps(manifest).encode(), **files}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            packed.addfile(info, io.BytesIO(data))
+    return out
+
+
+def sources(file: str, text: str) -> dict[str, dict[str, str]]:
+    return {hashlib.sha256(text.encode()).hexdigest()[:20]: {"file": file, "text": text}}
+
+
+CRAFTED: dict[str, tuple[str, Callable[[dict[str, Any]], object], str, bool]] = {
+    # what: (in which files, the change, what is said, whether it is refused even where code is trusted)
+    "no mapping": ("run.json", lambda doc: doc["config"].update(sources=[1]), "its sources are no files", True),
+    "another text under a known hash": (
+        "run.json",
+        lambda doc: [source.update(text="import os") for source in doc["config"]["sources"].values()],
+        "is not the text that its hash names",
+        True,
+    ),
+    "in a segment": ("segment.json", lambda doc: doc.update(sources=sources("seg.py", "1")), "seg.py", False),
+    "hidden": (
+        "run.json",
+        lambda doc: doc["config"].update(sources=sources("\x1b[2J.py", "x\x1b[8m")),
+        "\\x1b[2J.py",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_bundle_is_refused(name: str, done: Path, tmp_path: Path) -> None:
+    bundle, there = tmp_path / "mine.tar.gz", tmp_path / "there"
+    succeeds("bundle", bundle, home=Path(shutil.copytree(done, tmp_path / "home")))
+    where, change, said, always = CRAFTED[name]
+
+    def crafted(path: str, data: bytes) -> bytes:
+        if not path.endswith(where):
+            return data
+        document = json.loads(data)
+        change(document)
+        return json.dumps(document).encode()
+
+    changed = repacked(bundle, crafted)
+    for trusted in ((), ("--trust-code",)) if always else ((),):
+        refused = study("db", "import", changed, *trusted, home=there)
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stdout + refused.stderr
+        assert not there.exists()
+    shown = study("db", "import", changed, "--show-code", home=there)
+    assert shown.returncode == (2 if always else 0)
+    assert "\x1b" not in shown.stdout + shown.stderr + refused.stderr
