@@ -8,6 +8,15 @@ from pathlib import Path
 
 import pytest
 
+SLOW = ("kill", "slurm", "ray")  # markers of tests that are slow by their nature
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.get_closest_marker(name) for name in SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed() -> Iterator[None]:

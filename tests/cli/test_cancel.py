@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.homes import TINY, Command, dump, study, succeeds, unfinished, wait_for
+
+pytestmark = pytest.mark.slow
 
 LONG = ("run", TINY, "-o", "stages.1.epochs=20000", "--as", "endless")  # u_finetune of thousands of epochs
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.homes import TINY, dump, study, succeeds, tensors
 
+pytestmark = pytest.mark.slow
+
 
 def children(home: Path) -> list[tuple[Path, Path]]:
     """(checkpoint folder that a trajectory starts from, the trajectory's folder)."""

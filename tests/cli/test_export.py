@@ -12,6 +12,8 @@ import pytest
 
 from tests.homes import TINY, environment, study, succeeds
 
+pytestmark = pytest.mark.slow
+
 ARM = "tiny/left/v2"
 POINTS = (0, 20, 40, 60)  # steps at which the arm is measured: each stage at its start, every two epochs, at its end
 

@@ -10,6 +10,8 @@ import torch
 
 from tests.homes import study, succeeds
 
+pytestmark = pytest.mark.slow
+
 STUDIES = ("obs_gap_restriction", "obs_task_affinity")
 QUICK = (
     "dynamics.network.width=16",

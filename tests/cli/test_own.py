@@ -62,6 +62,7 @@ def _names(value: object) -> set[str]:
     return set().union(*map(_names, value)) if isinstance(value, list) else set()
 
 
+@pytest.mark.slow
 def test_killed_it_resumes_bitwise_and_its_state_is_in_the_checkpoints(own: Path, tmp_path: Path) -> None:
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     succeeds("run", own / "mine.yaml", *LONG, "--workers", "1", home=quiet)

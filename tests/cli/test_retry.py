@@ -9,8 +9,12 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from results.layout import Home
 from tests.homes import TINY, Command, attempts, dump, study, succeeds, tensors, unfinished, wait_for
+
+pytestmark = pytest.mark.slow
 
 
 def test_what_was_cancelled_or_lost_is_done_and_earlier_attempts_are_kept(long: Path, tmp_path: Path) -> None:

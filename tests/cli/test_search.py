@@ -12,6 +12,8 @@ import pytest
 
 from tests.homes import Command, attempts, study, succeeds, tensors, unfinished, wait_for
 
+pytestmark = pytest.mark.slow
+
 SWEEP = Path(__file__).parent.parent / "assets" / "sweep.yaml"
 SEARCH = ("--search", "asha", "--samples", "3", "--as", "found", "--seeds", "0", "--workers", "1")
 

@@ -19,6 +19,8 @@ from sweeps.jobs import Job
 from sweeps.worker import run_job
 from tests.homes import environment
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20
 DYNAMICS = {
     "plain": {"fm_ratio": 0.75},

@@ -134,6 +134,7 @@ def test_no_torch_before_weights_are_asked_for(seeds: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_example_notebook_runs_and_is_the_one_that_is_kept(tmp_path: Path) -> None:
     kept = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     assert [(cell.cell_type, cell.source) for cell in kept.cells] == CELLS
@@ -151,8 +152,8 @@ def test_the_example_notebook_runs_and_is_the_one_that_is_kept(tmp_path: Path) -
 def test_the_commands_write_pictures(seeds: Path, tmp_path: Path) -> None:
     said = succeeds("compare", "tiny/left/v4", "tiny/left/v0", "--out", tmp_path, home=seeds)
     assert "stage v_pretrain" in said and "frechet_pixel" in said
-    assert (tmp_path / "compare_left_v4_left_v0.png").stat().st_size > 10_000
-    rows = pd.read_csv(tmp_path / "compare_left_v4_left_v0.csv")
+    assert (tmp_path / "compare_tiny_at_cpu_left_v4_tiny_at_cpu_left_v0.png").stat().st_size > 10_000
+    rows = pd.read_csv(tmp_path / "compare_tiny_at_cpu_left_v4_tiny_at_cpu_left_v0.csv")
     assert set(rows["arm"]) == {"v4", "v0"}
     succeeds("sample", "tiny/left/*", "--nfe", "1,3", "--side", "2", "--epoch", "4", "--out", tmp_path, home=seeds)
     assert (tmp_path / "samples.png").stat().st_size > 5_000
