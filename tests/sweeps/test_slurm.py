@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,13 +102,14 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     home = tmp_path / "home"
     first = study_on_slurm(slurm, home, profile)
     assert wait_for(lambda: bool(slurm.running()), 60, every=0.2)
-    submitted = sorted(folder.name for folder in home.glob("submissions/study-*"))
-    first.kill()
+    first.kill()  # perhaps in the middle of submitting
     first.wait()
     again = study_on_slurm(slurm, home, profile)
     output, _ = again.communicate(timeout=300)
     assert (again.returncode, "Traceback" in output) == (0, False), output
-    assert sorted(folder.name for folder in home.glob("submissions/study-*")) == submitted
+    taken = [one for one in submissions(Home(home)) if one.slurm_file and one.slurm_file.slurm_job]
+    jobs = [one.job(index) for one in taken for index in range(one.record.members)]
+    assert set(Counter((job.kind, job.trajectory, job.stop_step, job.evaluations) for job in jobs).values()) == {1}
     assert dump(home) == dump(tiny)
     assert tensors(home) == tensors(tiny)
     assert {p.stat().st_mode & 0o777 for p in home.glob("submissions/*/private")} == {0o700}
