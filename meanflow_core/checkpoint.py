@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,16 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from meanflow_core.manifest import FORMAT, MANIFEST, CheckpointError, damaged, read_manifest, sealed
+from meanflow_core.manifest import (
+    FORMAT,
+    MANIFEST,
+    CheckpointError,
+    damaged,
+    publish,
+    read_manifest,
+    sealed,
+    sync_folder,
+)
 
 __all__ = [
     "MANIFEST",
@@ -62,33 +70,7 @@ def write_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], me
         files[f"{part}.safetensors"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     manifest = {"format": FORMAT, "meta": dict(meta), "files": files}
     _write(folder / MANIFEST, sealed(manifest))
-    _sync_folder(folder)
-
-
-def publish(staged: Path, target: Path) -> bool:
-    """Move a finished folder to its place by a rename that cannot replace.
-
-    Returns: False, and the staged folder is removed, if the target is there already: whoever published first is right.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        staged.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(staged)
-        return False
-    _sync_folder(target.parent)
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
 
 
 def load_checkpoint(

@@ -14,9 +14,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from meanflow_core.components import Guidance  # (this registers the built-in components)
+from meanflow_core.components import Guidance, Program  # (this registers the built-in components)
 from meanflow_core.registry import Spec, asked, non_defaults, parse_spec, spec_field
 
 DYNAMICS_VERSION = 1
@@ -37,7 +46,8 @@ class Dynamics(BaseModel):
     """Everything that decides what a training step does.
 
     ``fm_ratio`` is P(t = r), the fraction of each batch that trains v. ``reset`` names what does *not* carry over
-    from the parent checkpoint. ``precision`` is part of the dynamics; device and logging are not.
+    from the parent checkpoint. ``precision`` is part of the dynamics; device and logging are not. ``trainer`` is a
+    program of one's own, which is told all the rest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -61,6 +71,12 @@ class Dynamics(BaseModel):
     transforms: tuple[spec_field("transform"), ...] = ()  # type: ignore[valid-type]
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     reset: tuple[CarryOver, ...] = ()
+    trainer: Program | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_a_trainer(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of the built-in trainer nothing is said: records are as they were before there could be another."""
+        return {name: value for name, value in serialize(self).items() if name != "trainer" or value is not None}
 
     @field_validator("reset")
     @classmethod
@@ -106,7 +122,18 @@ class Dynamics(BaseModel):
     @property
     def uses_horizon(self) -> bool:
         """Whether some component depends on T, so that T belongs to the trajectory's key."""
-        return any(spec.uses_horizon for spec in self.specs())
+        return any(spec.uses_horizon for spec in self.specs()) or bool(self.trainer and self.trainer.uses_horizon)
+
+    @property
+    def held(self) -> bool:
+        """Whether a trajectory is trained from its start to its end or not at all: nothing branches off inside it."""
+        return self.trainer is not None and self.trainer.held
+
+    def until(self, step: int) -> Dynamics:
+        """The dynamics of a stage that ends at a step (from the root), which stands in the key of one that is held."""
+        if self.trainer is None or not self.held:
+            return self
+        return self.model_copy(update={"trainer": self.trainer.model_copy(update={"until_step": step})})
 
     def specs(self) -> list[Spec]:
         """All components of the dynamics."""
@@ -116,13 +143,15 @@ class Dynamics(BaseModel):
         """What is hashed: components as [name, version, non-defaults], other fields where not default."""
         out: dict[str, Any] = {"version": DYNAMICS_VERSION}
         components = ("network", "data", "objective", "time_sampler", "optimiser")
-        changed = non_defaults(self, but=(*components, "transforms"))
+        changed = non_defaults(self, but=(*components, "transforms", "trainer"))
         for name in components:
             out[name] = getattr(self, name).canonical()
         if self.transforms:
             out["transforms"] = [spec.canonical() for spec in self.transforms]
         if self.guidance is not None:
             changed["guidance"] = non_defaults(self.guidance)
+        if self.trainer is not None:
+            changed["trainer"] = self.trainer.canonical()
         return {**out, **changed}
 
     def in_words(self) -> str:
@@ -131,6 +160,8 @@ class Dynamics(BaseModel):
         pairs = [(spec.short, non_defaults(spec.params)) for spec in (*objective, *self.transforms)]
         if self.guidance is not None:
             pairs.append(("guidance", non_defaults(self.guidance)))
+        if self.trainer is not None:
+            pairs.append((f"trainer {self.trainer.name}", self.trainer.options))
         options = [", ".join(f"{k} {v}" for k, v in given.items()) for _, given in pairs]
         said = [f"{name} ({given})" if given else name for (name, _), given in zip(pairs, options, strict=True)]
         return ", ".join([f"fm_ratio {self.fm_ratio:g}", *said])
@@ -196,7 +227,7 @@ class Measurement(BaseModel):
 
     @model_validator(mode="after")
     def _observed_online(self) -> Self:
-        if self.observed and self.weights != "online":
+        if self.observed and not self.metric.params.any_weights and self.weights != "online":
             raise ValueError(f"{self.metric.short} is measured on the weights in training: write 'weights: online'")
         return self
 
@@ -210,6 +241,25 @@ class Measurement(BaseModel):
     def observed(self) -> bool:
         """Whether an observer measures it while training passes the step."""
         return bool(self.metric.params.observed)
+
+
+def unmeasurable(measurement: Measurement, trainer: Program | None) -> str | None:
+    """Why something cannot be measured of what a trainer trains (None: the built-in one), in words; None if it can."""
+    params, label = measurement.metric.params, measurement.metric_label
+    if trainer is None:
+        if not (measurement.observed and params.any_weights):
+            return None
+        return f"'{label}' is what a trainer of your own reports, and there is none (trainer: {{command: [...]}})"
+    if measurement.observed:
+        return None if params.any_weights else f"'{label}' is observed inside the built-in trainer, not in your own"
+    if params.asks_network:
+        return f"'{label}' asks the network itself, of which a trainer of your own gives samples only"
+    if trainer.sampler is None:
+        return (
+            f"'{label}' is measured on samples, and trainer {trainer.name} has no 'sampler' that draws them; a number "
+            "that it reports itself is {name: reported, key: NAME}"
+        )
+    return None
 
 
 class Protocol(Measurement):
@@ -249,12 +299,14 @@ class Protocol(Measurement):
 EvaluationKeys = Callable[[Checkpoint], str]
 
 
-def evaluation_keys(protocol: Protocol) -> EvaluationKeys:
+def evaluation_keys(protocol: Protocol, trainer: Program | None = None) -> EvaluationKeys:
     """`evaluation_key` of many checkpoints under one protocol, whose own key is then made once."""
     key, weights = protocol.key, protocol.weights
-    return lambda at: key_of([at.trajectory, at.step, weights, key])
+    sampler = trainer and trainer.sampler_canonical()
+    drawn_by = [] if sampler is None or protocol.observed else [key_of(sampler)]
+    return lambda at: key_of([at.trajectory, at.step, weights, key, *drawn_by])
 
 
-def evaluation_key(checkpoint: Checkpoint, protocol: Protocol) -> str:
-    """hash(trajectory key, step, weights, protocol key)."""
-    return evaluation_keys(protocol)(checkpoint)
+def evaluation_key(checkpoint: Checkpoint, protocol: Protocol, trainer: Program | None = None) -> str:
+    """hash(trajectory key, step, weights, protocol key[, who draws the samples if it is a program of one's own])."""
+    return evaluation_keys(protocol, trainer)(checkpoint)

@@ -1,9 +1,12 @@
-"""The manifest of a checkpoint: what the folder holds, with the sha256 of every file, sealed by its own. Torch-free."""
+"""The manifest of a checkpoint: what the folder holds, with the sha256 of every file, sealed by its own; and how such a
+folder is published. Torch-free."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 FORMAT = 1
 MANIFEST = "manifest.json"
 EMA = "ema.safetensors"
+OPAQUE = "program"  # in the meta of what a trainer of one's own has saved: its name
 
 
 class CheckpointError(RuntimeError):
@@ -53,12 +57,44 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def snapshot_files(snapshot: Path, full: Path) -> dict[str, Path | bytes]:
     """The files, by name, of the snapshot of a step: those that are there, else made of the step's full checkpoint,
-    which holds the EMA weights too; none where there is neither. Raises: CheckpointError."""
-    if snapshot.is_dir():
-        return {name: snapshot / name for name in sorted([MANIFEST, *read_manifest(snapshot)["files"]])}
-    if not full.is_dir():
+    which holds the EMA weights too; none where there is neither, or only what a trainer of one's own has saved.
+
+    Raises: CheckpointError.
+    """
+    place = snapshot if snapshot.is_dir() else full
+    if not place.is_dir():
         return {}
-    manifest = read_manifest(full)
+    manifest = read_manifest(place)
+    if OPAQUE in manifest["meta"]:
+        return {}
+    if place == snapshot:
+        return {name: snapshot / name for name in sorted([MANIFEST, *manifest["files"]])}
     if EMA not in manifest["files"]:
         raise damaged(full / MANIFEST, f"it names no {EMA}")
     return {EMA: full / EMA, MANIFEST: sealed({**manifest, "files": {EMA: manifest["files"][EMA]}})}
+
+
+def publish(staged: Path, target: Path) -> bool:
+    """Move a finished folder to its place by a rename that cannot replace.
+
+    Returns: False, and the staged folder is removed, if the target is there already: whoever published first is right.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(staged)
+        return False
+    sync_folder(target.parent)
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -64,6 +64,12 @@ class Params(BaseModel):
     observed: ClassVar[bool] = False
     """Of a metric: measured by an observer while training passes the step, since it needs the online weights."""
 
+    any_weights: ClassVar[bool] = False
+    """Of an observed metric: whoever observes it chooses the weights."""
+
+    asks_network: ClassVar[bool] = False
+    """Of a metric: it asks the network itself, and samples alone will not do."""
+
     pictures: ClassVar[bool] = False
     """Of a metric: it keeps pictures beside its value."""
 

@@ -99,6 +99,11 @@ class Home:
         return self.root / "calibration.json"
 
     @property
+    def verified(self) -> Path:
+        """What `study verify` found of trainers of the user's own: a file a dynamics."""
+        return self.root / "verified"
+
+    @property
     def gc_lease(self) -> Path:
         return self.root / "gc.lease"
 

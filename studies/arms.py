@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
+from meanflow_core.config import Checkpoint, Dynamics, EvaluationKeys, Protocol, evaluation_keys, trajectory_key
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
 from studies.reseed import Reseed
@@ -102,9 +102,10 @@ def place_stages(
     horizon = sum(n for _, n in present) * study.steps_per_epoch
     placed: list[StageRun] = []
     for stage, epochs in present:
-        dynamics = stage_dynamics(study, stage, attributes)
         last = placed[-1] if placed else None
         start_step, start_epoch = (last.stop_step, last.stop_epoch) if last else (0, 0)
+        stop = start_step + epochs * study.steps_per_epoch
+        dynamics = stage_dynamics(study, stage, attributes).until(stop)
         if last and last.trajectory.dynamics.carries_over(dynamics):
             trajectory = last.trajectory
         else:
@@ -112,7 +113,6 @@ def place_stages(
             t = horizon if dynamics.uses_horizon else None
             key = trajectory_key(parent, dynamics, seed, t)
             trajectory = Trajectory(key, dynamics, seed, parent, t)
-        stop = start_step + epochs * study.steps_per_epoch
         placed.append(
             StageRun(stage.name, trajectory, start_step, stop, start_epoch, start_epoch + epochs, stage.probe)
         )
@@ -135,15 +135,19 @@ def checkpoint_at(stage: StageRun, step: int) -> Checkpoint:
 
 
 def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]:
+    trainers = {stage.trajectory.key: stage.trajectory.dynamics.trainer for stage in stages}
     for stage in stages:
         for measure in study.measure:
             if measure.stages is None or stage.name in measure.stages:
                 protocol = Protocol.of(measure, stage.trajectory.dynamics)
-                key = evaluation_keys(protocol)
+                keys: dict[str, EvaluationKeys] = {}  # by trajectory: the start is measured where its parent ends
                 for epoch in measured_epochs(stage, measure.every_epochs, measure.from_epoch):
                     step = stage.start_step + epoch * study.steps_per_epoch
                     at = checkpoint_at(stage, step)
-                    yield Point(stage.name, epoch, stage.start_epoch + epoch, at, protocol, key(at))
+                    if at.trajectory not in keys:
+                        keys[at.trajectory] = evaluation_keys(protocol, trainers[at.trajectory])
+                    key = keys[at.trajectory](at)
+                    yield Point(stage.name, epoch, stage.start_epoch + epoch, at, protocol, key)
 
 
 def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:
@@ -187,6 +191,11 @@ def expand_seed(study: ResolvedStudy, seed: int, variant: str | None = None) -> 
 def _cut(study: ResolvedStudy, arm: Arm, drawn: Drawn) -> Arm:
     """An arm up to the epoch that a search has trained it to."""
     until = drawn.until_epoch or 0
+    if any(stage.trajectory.dynamics.held and stage.start_epoch < until < stage.stop_epoch for stage in arm.stages):
+        raise StudyError(
+            f"study '{study.study}', arm '{arm.name}': a search that stops arms early needs a trainer that resumes "
+            "exactly; take --search random or optuna"
+        )
     stages = [
         replace(
             stage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
+from meanflow_core.config import unmeasurable
 from meanflow_core.registry import components
 from studies.claim import Claim
 from studies.figure import Bars, Curves, Figure, Images, Levels, Own
@@ -31,6 +32,10 @@ def problems(study: ResolvedStudy) -> Problems:
             one.metric.canonical() != measure.metric.canonical() for one in alike
         ):
             yield ("measure", i, "metric"), f"two metrics are called '{measure.metric_label}': give one a label()"
+        if study.trainer is not None and (why := unmeasurable(measure, study.trainer)):
+            yield ("measure", i, "metric"), why
+    if study.trainer is not None and study.observers:
+        yield ("observers",), "observers watch the built-in trainer; leave them out beside a trainer of your own"
     yield from _known(("primary",), "measured metric", study.primary, metrics)
     if study.truth is not None:
         yield from _known(("truth",), "measured metric", study.truth, metrics)
@@ -63,7 +68,8 @@ def _of_settings(study: ResolvedStudy) -> Problems:
     for name in study.settings:
         yield from _known(("settings", name), "attribute", name, given)
     chains = [study.stages, *(study.stages_of(name) for name in study.controls)]
-    used = names_in([study.settings, *(stage.model_dump() for chain in chains for stage in chain)])
+    shared = [study.settings, study.dynamics, study.trainer and study.trainer.model_dump()]
+    used = names_in([*shared, *(stage.model_dump() for chain in chains for stage in chain)])
     for name in study.constants:
         if name not in used:
             yield ("constants", name), f"nothing refers to it: no stage and no setting has '${name}'"

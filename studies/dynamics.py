@@ -25,11 +25,14 @@ class UnknownLevel(ValueError):
 
 
 def stage_dynamics(study: ResolvedStudy, stage: Stage, attributes: Mapping[str, Attribute]) -> Dynamics:
-    """The study's dynamics, overlaid with the settings of the arm's attributes, overlaid with the stage's keys.
+    """The study's dynamics with its trainer, overlaid with the settings of the arm's attributes, overlaid with the
+    stage's keys.
 
     Raises: ValueError (pydantic's ValidationError is one), never once `studies.loader.resolve` has passed.
     """
     dynamics: Any = study.dynamics
+    if study.trainer is not None:
+        dynamics = merge(dynamics, {"trainer": study.trainer.model_dump(mode="json")})
     for name, value in attributes.items():
         levels = study.settings.get(name, {})
         if levels and str(value) not in levels:

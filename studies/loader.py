@@ -146,7 +146,7 @@ def parse_overrides(items: Sequence[str]) -> list[tuple[Loc, Any]]:
         given = parse_value(value, f"-o {item}")
         if parts[-1] == USE and len(parts) > 1:
             parts, given = parts[:-1], {USE: given}
-        parsed.append((parts, named(given, Path(), partial(_said, key.strip()))))
+        parsed.append((parts, named(given, Path(), partial(_said, key.strip()), parts)))
     return parsed
 
 

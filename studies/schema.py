@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from meanflow_core.components import Program
 from meanflow_core.config import Measurement
 from meanflow_core.own import Source, remember
 from meanflow_core.registry import spec_field
@@ -145,6 +146,8 @@ class ResolvedStudy(Strict):
     ``paper_values``, that an arm is the paper's arm of that name, so that the paper's values may stand beside it. Both
     end where what is trained or measured is changed, unless it is said anew (`studies.loader.merged`).
 
+    ``trainer`` is a program of one's own that trains instead of ours, every stage of every arm.
+
     ``sources`` are the files that components of one's own come from; they are found, not written.
 
     ``primary`` is the metric label that figures and claims use unless they name another. ``truth`` is that of the true
@@ -165,6 +168,7 @@ class ResolvedStudy(Strict):
     settings: dict[str, dict[str, dict[str, Any]]] = {}
     constants: dict[str, Attribute] = {}
     dynamics: dict[str, Any]
+    trainer: Program | None = None
     steps_per_epoch: PositiveInt
     measure: tuple[Measure, ...] = Field(min_length=1)
     primary: str

@@ -53,7 +53,7 @@ class Rates:
         if learned is not None:
             return learned, "step times in the store"
         flops, rate = step_flops(dynamics), self.flops_per_s.get(dynamics.network.name)
-        if flops is None or rate is None:
+        if flops is None or rate is None or dynamics.trainer is not None:  # it was our own trainer that was timed
             return None
         return flops / rate, f"calibration on {self.device}"
 
@@ -64,7 +64,8 @@ def step_class(dynamics: Dynamics, device: str) -> str:
     return key_of(
         [dynamics.network.canonical(), dynamics.data.canonical(), dynamics.batch_size, dynamics.v_rows,
          dynamics.precision, [spec.canonical() for spec in dynamics.transforms],
-         dynamics.guidance and [non_defaults(dynamics.guidance), dynamics.label_dropout], device]
+         dynamics.guidance and [non_defaults(dynamics.guidance), dynamics.label_dropout], device,
+         *([] if dynamics.trainer is None else [{**dynamics.trainer.canonical(), "until_step": None}])]
     )  # fmt: skip
 
 

@@ -12,10 +12,11 @@ from sweeps.plan import checkpoint_steps
 
 
 def inputs(job: Job) -> Iterator[tuple[Checkpoint, bool]]:
-    """The checkpoints that a job starts from or evaluates, and whether their EMA weights will do."""
+    """The checkpoints that a job starts from or evaluates, and whether a snapshot of them will do."""
     if job.kind == "evaluate":
         for wanted in job.evaluations:
-            yield Checkpoint(job.trajectory, wanted.step), wanted.protocol.weights == "ema"
+            snapshot_will_do = wanted.protocol.weights == "ema" or job.dynamics.trainer is not None
+            yield Checkpoint(job.trajectory, wanted.step), snapshot_will_do
     elif job.parent and job.start_step == job.parent.step:
         yield job.parent, False
     elif job.start_step:
@@ -24,9 +25,9 @@ def inputs(job: Job) -> Iterator[tuple[Checkpoint, bool]]:
 
 def missing_input(home: Home, job: Job) -> Checkpoint | None:
     """The first input of a job that is not published; None if all are."""
-    for at, ema_will_do in inputs(job):
+    for at, snapshot_will_do in inputs(job):
         folder = home.trajectory(at.trajectory)
-        if not (ema_will_do and folder.snapshot(at.step).is_dir()) and not folder.checkpoint(at.step).is_dir():
+        if not (snapshot_will_do and folder.snapshot(at.step).is_dir()) and not folder.checkpoint(at.step).is_dir():
             return at
     return None
 
@@ -76,7 +77,7 @@ def producers(jobs: Sequence[Job]) -> list[set[int]]:
     for place, job in enumerate(jobs):
         full.update({at: place for at in makes(job) if at.step in job.full_steps})
         weights.update(dict.fromkeys(makes(job), place))
-    found = [{(weights if ema_will_do else full).get(at) for at, ema_will_do in inputs(job)} for job in jobs]
+    found = [{(weights if snapshot_will_do else full).get(at) for at, snapshot_will_do in inputs(job)} for job in jobs]
     return [{maker for maker in makers if maker not in (None, place)} for place, makers in enumerate(found)]
 
 

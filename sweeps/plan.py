@@ -83,7 +83,11 @@ def start_of(step: int, reached: Sequence[int]) -> int:
 def train_pieces(node: Node, full: set[int], reach: set[int]) -> Iterator[tuple[int, int]]:
     """The (start, stop] that must be trained to pass through the steps that are to be reached (see `steps_to_reach`).
     Pieces never cross a branch point that is lacking; each starts at the nearest earlier full checkpoint, and is (s, s]
-    where only a full checkpoint is to be observed."""
+    where only a full checkpoint is to be observed. What is held is trained whole."""
+    if node.trajectory.dynamics.held:
+        if reach:
+            yield node.start_step, node.stop_step
+        return
     yield from ((step, step) for step in sorted(reach & full))
     need = sorted(reach - full)
     bounds, reached = node.boundaries(), sorted({node.start_step, *full})

@@ -3,15 +3,19 @@ transforms."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from meanflow_core.config import unmeasurable
 from meanflow_core.registry import Spec
+from results.layout import Home
 from studies.arms import Trajectory
 from sweeps.session import Session
+from sweeps.tree import Node
 
 
-def preflight(session: Session, elsewhere: bool = False) -> list[str]:
+def preflight(session: Session, home: Home, elsewhere: bool = False) -> list[str]:
     """Everything that would make the session fail after hours of training; empty if it is ready. The devices of this
     machine do not matter where the jobs run ``elsewhere``."""
     problems: list[str] = []
@@ -37,6 +41,7 @@ def preflight(session: Session, elsewhere: bool = False) -> list[str]:
             )
     for node in session.tree:
         problems.extend(_unbuildable(node.trajectory))
+        problems.extend(_of_trainer(node, home, elsewhere))
     for protocol in protocols.values():
         if protocol.metric.params.needs_check():
             from meanflow_core.evaluation.evaluate import preflight as missing
@@ -49,6 +54,8 @@ def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
     """What the transforms of a trajectory say against its times, and which of the user's own components cannot be
     built, all as the trainer builds them; its network and its data, which may be large, are left out."""
     dynamics = trajectory.dynamics
+    if dynamics.trainer is not None:  # which makes of them what it will
+        return
     parts = (dynamics.time_sampler, dynamics.objective, dynamics.optimiser)
     if not dynamics.transforms and not any(spec.params.declared for spec in parts):
         return
@@ -68,6 +75,26 @@ def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
     for spec in dynamics.transforms:
         if said := _failure(spec, horizon, given, f" does not fit the times '{dynamics.time_sampler.short}'"):
             yield said
+
+
+def _of_trainer(node: Node, home: Home, elsewhere: bool) -> Iterator[str]:
+    """What a trainer of the user's own lacks, and what cannot be measured of what is trained here."""
+    from sweeps.program.process import words_of
+    from sweeps.program.verifying import missing_proof
+
+    dynamics = node.trajectory.dynamics
+    for at in node.points.values():
+        for protocol in at.values():
+            if why := unmeasurable(protocol, dynamics.trainer):
+                yield why
+    if (program := dynamics.trainer) is None:
+        return
+    yield from program.changed()
+    first, *_ = words_of((*program.launch, *program.command), {})
+    if not elsewhere and shutil.which(first) is None:
+        yield f"the trainer's command '{first}' is not there, or cannot be executed"
+    if why := missing_proof(home, dynamics):
+        yield why
 
 
 def _failure(spec: Spec, horizon: int | None, facts: Mapping[str, Any], why: str = " cannot be built") -> str | None:

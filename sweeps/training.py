@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import statistics
@@ -13,17 +12,11 @@ from meanflow_core.checkpoint import Parts, load_checkpoint, publish, write_chec
 from meanflow_core.config import Checkpoint
 from meanflow_core.ranks import Ranks
 from meanflow_core.trainer import ALONE, Trainer
-from results.layout import Home, TrajectoryDir
-from sweeps.attempt import STAGED, Attempt, recorded_evaluations
+from results.layout import Home
+from sweeps.attempt import Attempt
 from sweeps.device import choose_device
-from sweeps.jobs import Job, Progress, ShouldStop, Status, WantedEvaluation
-
-
-def full_steps(folder: TrajectoryDir) -> list[int]:
-    """Steps with a published full checkpoint."""
-    if not folder.checkpoints.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.checkpoints.iterdir() if p.name.isdigit())
+from sweeps.jobs import Job, Progress, ShouldStop, Status
+from sweeps.segment import Segment
 
 
 def new_trainer(job: Job, ranks: Ranks) -> Trainer:
@@ -54,7 +47,7 @@ def kept(job: Job, step: int, first_step: int) -> bool:
     return periodic or step in job.full_steps or step in job.snapshot_steps
 
 
-class Training:
+class Training(Segment):
     """Trains (start, stop], saving what the job names; resumes at the nearest checkpoint that is there."""
 
     def __init__(
@@ -66,39 +59,18 @@ class Training:
         should_stop: ShouldStop,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.attempt, self.home, self.job, self.ranks = attempt, home, job, ranks
-        self.progress, self.should_stop = progress, should_stop
-        self.folder = home.trajectory(job.trajectory)
-        self.first_step = self.last_step = job.start_step
-        self.periodic: Path | None = None
-        recorded = recorded_evaluations(self.folder) if job.evaluations else set()
-        self.observe: dict[int, list[WantedEvaluation]] = {}
-        for wanted in job.evaluations:
-            if wanted.evaluation not in recorded:  # e.g. by an attempt that was killed later
-                self.observe.setdefault(wanted.step, []).append(wanted)
+        super().__init__(attempt, home, job, progress, should_stop)
+        self.ranks = ranks
         self._times: list[float] = []
 
     def seconds_per_step(self) -> float | None:
         return round(statistics.median(self._times), 6) if self._times else None
 
-    def _begin(self) -> Checkpoint | None:
-        """The nearest own checkpoint at or before the first thing that is missing, else the parent's, else nothing."""
-        wanted = {*self.job.full_steps, *self.job.snapshot_steps, self.job.stop_step}
-        missing = sorted({s for s in wanted if not self._have(s)} | set(self.observe))
-        limit = missing[0] if missing else self.job.stop_step
-        own = [s for s in full_steps(self.folder) if s <= limit]
-        return Checkpoint(self.job.trajectory, own[-1]) if own else self.job.parent
-
-    def _have(self, step: int) -> bool:
-        if self.folder.checkpoint(step).is_dir():
-            return True
-        return step not in self.job.full_steps and self.folder.snapshot(step).is_dir()
-
     def run(self) -> tuple[Status, str | None]:
         job = self.job
-        self._clear_up()
+        self.clear_up()
         trainer = new_trainer(job, self.ranks)
-        at = self._begin()
+        at = self.begin()
         self.ranks.tell(json.dumps(at))
         restore(trainer, self.home, job, at)
         self.first_step = self.last_step = trainer.step
@@ -112,8 +84,7 @@ class Training:
             self._advance(trainer)
             self._keep(trainer)
             self.progress(trainer.step)
-        if self.periodic is not None:
-            self._discard(self.periodic)
+        self.roll(None)
         return "done", None
 
     def _advance(self, trainer: Trainer) -> None:
@@ -150,7 +121,7 @@ class Training:
         step, job = trainer.step, self.job
         if step in job.full_steps:
             self._save_full(trainer)
-        elif step in job.snapshot_steps and not self._have(step):
+        elif step in job.snapshot_steps and not self.have(step):
             self._save(trainer, self.folder.snapshot(step), {"ema": trainer.ema_part()})
         if (every := job.checkpoint_every_steps) and step % every == 0 and step > self.first_step:
             self._save_periodic(trainer)
@@ -171,23 +142,7 @@ class Training:
             self._save(trainer, target, trainer.parts())
 
     def _save_periodic(self, trainer: Trainer) -> None:
-        """Keep one rolling checkpoint of our own, for resuming; branch points and ends stay."""
         target = self.folder.checkpoint(trainer.step)
-        if target.is_dir():
-            return
-        self._save_full(trainer)
-        if self.periodic is not None:
-            self._discard(self.periodic)
-        self.periodic = target
-
-    def _discard(self, folder: Path) -> None:
-        """Remove a folder. A rename comes first, so that at no moment half of it can be seen."""
-        aside = self.attempt.staged(f"discarded-{folder.name}")
-        with contextlib.suppress(OSError):
-            folder.rename(aside)
-            shutil.rmtree(aside)
-
-    def _clear_up(self) -> None:
-        """Remove what earlier attempts, which are over since we hold the lease, had begun to write or remove."""
-        for folder in self.folder.attempts.glob(f"*/{STAGED}*"):
-            self._discard(folder)
+        if not target.is_dir():
+            self._save_full(trainer)
+            self.roll(target)

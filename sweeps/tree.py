@@ -111,7 +111,8 @@ def _want(tree: Tree, point: Point) -> None:
     at: Checkpoint = point.checkpoint
     node = tree.nodes[at.trajectory]
     node.points.setdefault(at.step, {})[point.evaluation] = point.protocol
-    if point.protocol.weights != "ema" and not point.protocol.observed:  # a snapshot holds no others
+    opaque = node.trajectory.dynamics.trainer is not None  # whatever it saves is whole
+    if point.protocol.weights != "ema" and not point.protocol.observed and not opaque:  # a snapshot holds no others
         node.full_steps.add(at.step)
 
 

@@ -15,6 +15,7 @@ from meanflow_core.config import Checkpoint, Dynamics, key_of
 from meanflow_core.trainer import Trainer
 from results.layout import Home
 from sweeps.device import choose_device, device_name
+from sweeps.program.verifying import Trial, verify_program, verify_stored_program
 from sweeps.session import Session
 
 
@@ -73,6 +74,7 @@ def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, An
     pieces = [
         (stop - start, node.key, start, stop)
         for node in session.tree
+        if not node.trajectory.dynamics.held
         for start, stop in pairwise(node.boundaries())
         if _there(home, Checkpoint(node.key, stop))
         and ((at := _start(node.key, start, node.trajectory.parent)) is None or _there(home, at))
@@ -81,13 +83,21 @@ def verify_stored(session: Session, home: Home, count: int) -> list[dict[str, An
     with threadpool_limits(study.threads):
         for _, key, start, stop in sorted(pieces)[:count]:
             trajectory = session.tree.nodes[key].trajectory
+            where = f"{key[:8]} steps {start} → {stop}, seed {trajectory.seed}"
+            if trajectory.dynamics.trainer is not None:
+                at = _start(key, start, trajectory.parent)
+                trial = Trial(
+                    trajectory.dynamics, trajectory.seed, trajectory.horizon_steps, study.device, study.threads
+                )
+                bad = verify_stored_program(home, trial, key, at, stop)
+                records.append({"segment": where, "device": device_name(device), "equal": not bad, "differing": bad})
+                continue
             trainer = _trainer(trajectory.dynamics, trajectory.seed, trajectory.horizon_steps, device)
             _restore(trainer, home, key, start, trajectory.parent)
             _advance(trainer, stop - start)
             expect = {"trajectory": key, "step": stop}
             stored = load_checkpoint(home.trajectory(key).checkpoint(stop), device=device, expect=expect)
             bad = differing(trainer.parts(), stored.parts)
-            where = f"{key[:8]} steps {start} → {stop}, seed {trajectory.seed}"
             records.append({"segment": where, "device": device_name(device), "equal": not bad, "differing": bad})
     return records
 
@@ -113,8 +123,12 @@ def _restore(trainer: Trainer, home: Home, key: str, start: int, parent: Checkpo
     trainer.restore(loaded.parts, start, branch=at is parent)
 
 
-def verify_session(session: Session, first: int, second: int, scratch: Path) -> list[dict[str, Any]]:
-    """One record a distinct dynamics of the session's first study, on the device that its scale would use."""
+def verify_session(session: Session, home: Home, first: int, second: int) -> list[dict[str, Any]]:
+    """One record a distinct dynamics of the session's first study, on the device that its scale would use; none of one
+    whose trainer promises nothing. What is found of a trainer of one's own is recorded in the home.
+
+    Raises: ProgramError if such a trainer fails.
+    """
     study = session.studies[0]
     device = choose_device(study.device)
     torch.set_num_threads(study.threads)
@@ -122,15 +136,21 @@ def verify_session(session: Session, first: int, second: int, scratch: Path) -> 
     for arm in session.arms:
         for stage in arm.stages:
             t = stage.trajectory
+            if t.dynamics.held:  # it promises nothing
+                continue
             key = key_of([t.dynamics.canonical(), t.horizon_steps])
             stages.setdefault(key, (t.dynamics, t.horizon_steps, set()))[2].add(
                 f"{stage.name}: {t.dynamics.in_words()}"
             )
     records = []
-    base = scratch if scratch.is_dir() else Path(tempfile.gettempdir())
+    base = home.root if home.root.is_dir() else Path(tempfile.gettempdir())
     with threadpool_limits(study.threads):
         for dynamics, horizon, names in stages.values():
-            bad = verify_dynamics(dynamics, study.seeds[0], horizon, first, second, device, base)
+            if dynamics.trainer is None:
+                bad = verify_dynamics(dynamics, study.seeds[0], horizon, first, second, device, base)
+            else:
+                trial = Trial(dynamics, study.seeds[0], horizon, study.device, study.threads)
+                bad = verify_program(home, trial, first, second)
             records.append(
                 {
                     "stages": ", ".join(sorted(names)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from studies.errors import StudyError
 if TYPE_CHECKING:
     import torch
 
+    from meanflow_core.data.base import DataSet
     from meanflow_core.samplers import Solver
 
 
@@ -47,7 +49,8 @@ def kept_weights(home: Home, arm: Arm, weights: Weights = "ema") -> list[Kept]:
     for stage in arm.stages:
         folder = home.trajectory(stage.trajectory.key)
         full, ema = _steps(folder.checkpoints), _steps(folder.snapshots)
-        for step in full if weights == "online" else full | ema:
+        whole = stage.trajectory.dynamics.trainer is not None  # whatever it saves has all weights that there are
+        for step in full if weights == "online" and not whole else full | ema:
             if stage.start_step <= step <= stage.stop_step:
                 found.setdefault(step, Kept(home, arm, stage, step, step in full))
     return [found[step] for step in sorted(found)]
@@ -97,11 +100,16 @@ def load_weights(
 def load_network(kept: Kept, weights: Weights = "ema", device: str = "cpu") -> torch.nn.Module:
     """The network of an arm with the weights that are kept, ready to be sampled from.
 
-    Raises: CheckpointError; DataError where its data, which give its shape, are not here.
+    Raises: CheckpointError; DataError where its data, which give its shape, are not here; StudyError where it is inside
+    a trainer of the user's own.
     """
     from meanflow_core.trainer import build_network
 
     dynamics = kept.stage.trajectory.dynamics
+    if dynamics.trainer is not None:
+        raise StudyError(
+            f"the network is inside the trainer {dynamics.trainer.name}, and only that opens its checkpoints"
+        )
     network = build_network(dynamics, dynamics.data.build(), kept.arm.seed, device).eval()
     folder = kept.home.trajectory(kept.checkpoint.trajectory)
     load_weights(network, folder, kept.checkpoint, weights, device)
@@ -124,6 +132,25 @@ def sample_arm(
     """
     from meanflow_core.evaluation.context import EvaluationContext
 
-    network = load_network(kept, weights, device)
-    context = EvaluationContext(network, kept.stage.trajectory.dynamics.data.build(), device)
-    return context.drawn(n, nfe, solver, seed)
+    data = kept.stage.trajectory.dynamics.data.build()
+    if kept.stage.trajectory.dynamics.trainer is not None:
+        return _program_samples(kept, n, nfe, solver, seed, weights, data, device)
+    return EvaluationContext(load_network(kept, weights, device), data, device).drawn(n, nfe, solver, seed)
+
+
+def _program_samples(
+    kept: Kept, n: int, nfe: int, solver: Solver, seed: int, weights: Weights, data: DataSet, device: str
+) -> torch.Tensor:
+    """The same by the sampler of a trainer of one's own. Raises: StudyError in its last words where it fails."""
+    from sweeps.program.process import ProgramError
+    from sweeps.program.sampling import ProgramContext
+
+    dynamics = kept.stage.trajectory.dynamics
+    with tempfile.NamedTemporaryFile(prefix="study-sampler-", suffix=".log") as log:
+        try:
+            context = ProgramContext(
+                kept.home, kept.checkpoint, dynamics, kept.arm.seed, weights, data, Path(log.name), device
+            )
+            return context.drawn(n, nfe, solver, seed)
+        except ProgramError as error:
+            raise StudyError(str(error)) from None

@@ -29,10 +29,14 @@ from sweeps.evaluating import Evaluating
 from sweeps.jobs import Done, Job, Progress, ShouldStop, Status, now
 from sweeps.lease import acquire
 from sweeps.peers import TRAIN
+from sweeps.program.process import ProgramError
+from sweeps.program.training import ProgramTraining
 from sweeps.training import Training
 
 # Their message says what is wrong, where and what to do; a traceback would add nothing.
-PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError, RanksDiffer)
+PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError, ProgramError, RanksDiffer)
+
+Run = Training | ProgramTraining | Evaluating
 
 
 def run_job(
@@ -62,16 +66,11 @@ def run_job(
         def stop() -> bool:
             return should_stop() or cancelled()
 
-        run: Training | Evaluating = (
-            Training(attempt, home, job, progress, stop, ranks)
-            if job.kind == "train"
-            else Evaluating(attempt, job, progress, stop)
-        )
+        run: Run | None = None
         status: Status
         reason: str | None
         try:
-            if job.kind == "train":
-                ranks.tell(TRAIN)
+            run = _run_of(attempt, home, job, progress, stop, ranks)
             status, reason = run.run()
         except Exception as error:  # recorded, reported and raised to the exit status by the scheduler
             status, reason = "failed", in_words(error)
@@ -82,6 +81,19 @@ def run_job(
         return status, reason, attempt.log_path
 
 
+def _run_of(attempt: Attempt, home: Home, job: Job, progress: Progress, stop: ShouldStop, ranks: Ranks) -> Run:
+    """What does a job: training by us or by a program of the user's own, or measuring."""
+    if job.kind == "evaluate":
+        return Evaluating(attempt, home, job, progress, stop)
+    if job.dynamics.trainer is None:
+        run = Training(attempt, home, job, progress, stop, ranks)
+        ranks.tell(TRAIN)
+        return run
+    if ranks.size > 1:
+        raise ProgramError("a trainer of one's own starts its processes itself: give its job one process")
+    return ProgramTraining(attempt, home, job, progress, stop)
+
+
 def in_words(error: Exception) -> str:
     """Why an attempt failed, in one line."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -90,19 +102,18 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
-def _done(
-    attempt: Attempt, run: Training | Evaluating, status: Status, reason: str | None, started: str, ranks: int
-) -> Done:
+def _done(attempt: Attempt, run: Run | None, status: Status, reason: str | None, started: str, ranks: int) -> Done:
     job = attempt.job
+    first, last = (run.first_step, run.last_step) if run else (job.start_step, job.start_step)
     return Done(
         status=status,
         reason=reason,
         kind=job.kind,
-        start_step=run.first_step,
-        stop_step=run.last_step,
-        steps=max(0, run.last_step - run.first_step) if job.kind == "train" else 0,
+        start_step=first,
+        stop_step=last,
+        steps=max(0, last - first) if job.kind == "train" else 0,
         seconds=round(time.monotonic() - attempt.started, 3),
-        seconds_per_step=run.seconds_per_step(),
+        seconds_per_step=run.seconds_per_step() if run else None,
         started=started,
         ended=now(),
         host=socket.gethostname(),

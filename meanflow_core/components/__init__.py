@@ -34,6 +34,7 @@ from meanflow_core.components.metrics import (
     VErrorParams,
 )
 from meanflow_core.components.networks import DIT_SIZES, DiTParams, MLPParams
+from meanflow_core.components.program import Program, ProgramFile, ProgramNetworkParams, ReportedParams
 from meanflow_core.components.training import AdamParams, LogitNormalParams, MeanFlowParams, UniformParams
 
 __all__ = [
@@ -60,7 +61,11 @@ __all__ = [
     "MeanFlowParams",
     "MinSNRParams",
     "NegativeR",
+    "Program",
+    "ProgramFile",
+    "ProgramNetworkParams",
     "ProgressiveWeightParams",
+    "ReportedParams",
     "StoredParams",
     "SyntheticLatentsParams",
     "TargetCorruptionParams",

@@ -54,6 +54,8 @@ class VErrorParams(Params):
     of a stage that trains with guidance get it from there (`Protocol.of`), under the same label.
     """
 
+    asks_network: ClassVar[bool] = True
+
     guidance: Guidance | None = None
 
     def needs_check(self) -> bool:
@@ -66,6 +68,8 @@ class UErrorParams(Interval):
 
     With ``guidance`` against the mean of the guided v along its own flow; for conditional networks.
     """
+
+    asks_network: ClassVar[bool] = True
 
     lo: float = Field(default=1.0, gt=0.0, le=1.0)
     hi: float = Field(default=1.0, gt=0.0, le=1.0)

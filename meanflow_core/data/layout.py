@@ -25,6 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from meanflow_core.sha import file_sha256
+
 DATA_ROOT = "STUDY_DATA"
 MOST_DIMENSIONS = 4096  # a covariance of 128 MiB
 CHECKED_BYTES = 2**31  # more than this is hashed by `study data check` alone
@@ -141,7 +143,8 @@ def write(
         if (dimensions := int(np.prod(x.shape[1:]))) <= MOST_DIMENSIONS and n > 1:
             mean, covariance = moments(_chunks(x, levels), dimensions)
             np.savez(aside / STATISTICS, mean=mean, covariance=covariance)
-        written = {path.name: File(sha256=sha256(path), bytes=path.stat().st_size) for path in sorted(aside.iterdir())}
+        paths = sorted(aside.iterdir())
+        written = {path.name: File(sha256=file_sha256(path), bytes=path.stat().st_size) for path in paths}
         meta = Meta(n=n, shape=x.shape[1:], levels=levels, classes=tuple(classes), source=source, files=written)
         text = json.dumps(meta.model_dump(mode="json"), indent=1).encode()
         (aside / META).write_bytes(text)
@@ -201,11 +204,6 @@ def moments(chunks: Iterable[Array], dimensions: int) -> tuple[Array, Array]:
     return mean, scatter / (n - 1)
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def problems(name: str, fingerprint: str | None = None, *, thorough: bool = False) -> list[str]:
     """What is wrong with a data set, in words; empty if nothing is.
 
@@ -227,6 +225,6 @@ def problems(name: str, fingerprint: str | None = None, *, thorough: bool = Fals
             wrong.append(f"{path} is missing")
         elif path.stat().st_size != said.bytes:
             wrong.append(f"{path} has {path.stat().st_size} bytes, not the {said.bytes} that {META} says")
-        elif (thorough or said.bytes <= CHECKED_BYTES) and sha256(path) != said.sha256:
+        elif (thorough or said.bytes <= CHECKED_BYTES) and file_sha256(path) != said.sha256:
             wrong.append(f"{path} is damaged: its sha256 is not that of {META}; add the data set anew")
     return wrong

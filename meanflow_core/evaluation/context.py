@@ -18,7 +18,7 @@ from meanflow_core.samplers import Network, Solver, in_batches, sample
 from meanflow_core.seeding import generator
 
 
-class _Draw(NamedTuple):
+class Draw(NamedTuple):
     """The part of a protocol that decides the samples."""
 
     samples: int
@@ -40,8 +40,8 @@ class EvaluationContext:
         self.dataset = dataset
         self.device = device
         self.conditional = bool(getattr(network, "conditional", False)) and dataset.num_classes is not None
-        self._samples: dict[_Draw, Tensor] = {}
-        self._features: dict[tuple[_Draw, FeatureSpace, str], Tensor] = {}
+        self._samples: dict[Draw, Tensor] = {}
+        self._features: dict[tuple[Draw, FeatureSpace, str], Tensor] = {}
 
     def samples(self, protocol: Protocol) -> Tensor:
         """The protocol's samples x (N, *shape) float32, on the CPU; drawn once for all metrics that ask.
@@ -52,7 +52,7 @@ class EvaluationContext:
 
     def drawn(self, samples: int, nfe: int, solver: Solver, seed: int) -> Tensor:
         """The same by what decides the samples."""
-        draw = _Draw(samples, nfe, solver, seed)
+        draw = Draw(samples, nfe, solver, seed)
         if draw not in self._samples:
             self._samples[draw] = self._sample(draw)
         return self._samples[draw]
@@ -71,22 +71,29 @@ class EvaluationContext:
         with _in_eval_mode(self.network):
             return in_batches(self.network, *(x if x is None else x.to(self.device) for x in (z, r, t, y))).cpu()
 
-    def _sample(self, draw: _Draw) -> Tensor:
-        n, y = draw.samples, None
-        z = torch.randn(n, *self.dataset.shape, generator=generator(draw.seed, "eval-latents"))
-        if self.conditional:
-            y = self.dataset.labels(n, generator(draw.seed, "eval-labels"))
-            y = None if y is None else y.to(self.device)
-        with _in_eval_mode(self.network):
-            x = sample(self.network, z.to(self.device), y, draw.nfe, draw.solver).cpu()
+    def latents(self, draw: Draw) -> tuple[Tensor, Tensor | None]:
+        """Noise z (n, *shape) float32, and labels y (n,) where they are given; on the CPU."""
+        z = torch.randn(draw.samples, *self.dataset.shape, generator=generator(draw.seed, "eval-latents"))
+        labels = generator(draw.seed, "eval-labels")
+        return z, self.dataset.labels(draw.samples, labels) if self.conditional else None
+
+    def finite(self, x: Tensor, draw: Draw) -> Tensor:
+        """The samples x. Raises: EvaluationError if some are not finite."""
         bad = int((~x.flatten(1).isfinite().all(1)).sum())
         if bad:
             raise EvaluationError(f"{bad} of {draw.samples} samples are not finite ({draw.solver}, {draw.nfe} NFE)")
         return x
 
+    def _sample(self, draw: Draw) -> Tensor:
+        z, y = self.latents(draw)
+        y = None if y is None else y.to(self.device)
+        with _in_eval_mode(self.network):
+            x = sample(self.network, z.to(self.device), y, draw.nfe, draw.solver).cpu()
+        return self.finite(x, draw)
 
-def _draw_of(protocol: Protocol) -> _Draw:
-    return _Draw(protocol.samples, protocol.nfe, protocol.solver, protocol.seed)
+
+def _draw_of(protocol: Protocol) -> Draw:
+    return Draw(protocol.samples, protocol.nfe, protocol.solver, protocol.seed)
 
 
 @contextmanager

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import torch
-
 from meanflow_core.config import Protocol
-from meanflow_core.data.base import DataSet
 from meanflow_core.evaluation.artefact import Artefact, Kept
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.reference import cache_key, data_of
-from meanflow_core.samplers import Network
 
 
 class Evaluated(NamedTuple):
@@ -26,14 +22,11 @@ class Evaluated(NamedTuple):
     artefact: Artefact | None = None
 
 
-def evaluate(
-    protocols: Sequence[Protocol], network: Network, dataset: DataSet, device: torch.device | str = "cpu"
-) -> dict[str, Evaluated]:
-    """The value of each protocol, by protocol key, of a network on ``device`` with the weights to measure.
+def evaluate(context: EvaluationContext, protocols: Sequence[Protocol]) -> dict[str, Evaluated]:
+    """The value of each protocol, by protocol key, of the weights in one context.
 
     Protocols share samples and features where they ask for the same ones; what is shared (as what is computed once a
-    process, of the reference) counts in the time of the first that asks. ``dataset`` is what the network was trained
-    on; it gives the samples' shape and labels.
+    process, of the reference) counts in the time of the first that asks.
 
     Raises: EvaluationError if one cannot be measured, or if they name both EMA and online weights.
     """
@@ -42,7 +35,6 @@ def evaluate(
         raise EvaluationError(
             "one network has one set of weights, but the protocols name " + " and ".join(sorted(weights))
         )
-    context = EvaluationContext(network, dataset, device)
     return {protocol.key: _timed(context, protocol) for protocol in protocols}
 
 

@@ -83,7 +83,7 @@ def execute(
         print_scripts(choice.profile(), place, session.jobs(session.inventory(place, evaluated_in(home))))
         return 0
     say(said)
-    ready(session, studies, choice)
+    ready(session, studies, place, choice)
     with created(place) as engine:
         jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
     record(session, place, variant)
@@ -97,11 +97,11 @@ def execute(
     return conclude(outcome, studies, chosen, variant)
 
 
-def ready(session: Session, studies: list[str], choice: BackendChoice) -> None:
+def ready(session: Session, studies: list[str], home: Home, choice: BackendChoice) -> None:
     """Raises: StudyError where a session that the user called ``studies`` cannot run, or its backend is not there."""
     from sweeps.preflight import preflight
 
-    if problems := preflight(session, choice.elsewhere):
+    if problems := preflight(session, home, choice.elsewhere):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise StudyError(f"{', '.join(studies)} cannot run at scale {session.studies[0].scale} yet:\n{listed}")
     choice.check()
@@ -189,6 +189,7 @@ def conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], 
 def verify(
     study: StudyArg,
     scale: ScaleOpt = None,
+    override: OverrideOpt = None,
     first: Annotated[int, typer.Option("--first", min=1, help="n: steps before the restore.")] = 25,
     second: Annotated[int, typer.Option("--second", min=1, help="m: steps after it.")] = 25,
     stored: Annotated[
@@ -197,17 +198,23 @@ def verify(
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
-    """Train n + m steps in one go, and n, save, restore, m; compare bitwise. Uses every dynamics of the study."""
+    """Train n + m steps in one go, and n, save, restore, m; compare bitwise. Uses every dynamics of the study.
+
+    A trainer of your own that promises to resume exactly is run only in a home where it has passed this."""
     from results.layout import Home
     from studies.cli.choose import choose
     from studies.cli.output import print_json
+    from sweeps.program.process import ProgramError
     from sweeps.session import open_session
     from sweeps.verify import verify_session, verify_stored
 
-    chosen, said = choose([study], scale, None, [], None)
+    chosen, said = choose([study], scale, None, override or [], "verified" if override else None)
     session = open_session(chosen)
-    dynamics = verify_session(session, first, second, scratch=Path(home))
-    segments = verify_stored(session, Home(home), stored)
+    try:
+        dynamics = verify_session(session, Home(home), first, second)
+        segments = verify_stored(session, Home(home), stored)
+    except ProgramError as error:
+        raise StudyError(str(error)) from None
     if len(segments) < stored:
         raise StudyError(f"{home} holds {len(segments)} finished segments of {study} at scale {chosen[0].scale}")
     if json:
@@ -215,6 +222,8 @@ def verify(
         print_json({**record, "dynamics": dynamics, "stored": segments})
     else:
         say(said)
+        if not dynamics:
+            say("nothing to verify: the trainer of this study does not promise to resume exactly")
         for result in dynamics:
             say(f"{result['stages']}: {first} + {second} steps on {result['device']}: {_equality(result)}")
         for result in segments:

@@ -72,7 +72,7 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
 
     asked.check()
     first, said = asked.resolve()
-    ready(open_session([first], asked.variant), [asked.study], choice)
+    ready(open_session([first], asked.variant), [asked.study], Home(home), choice)
     assert first.sweep is not None
     rungs = rungs_in(first, asked)
     search = Search(first.sweep.model_copy(update={"strategy": asked.kind}), rungs)
@@ -101,6 +101,11 @@ def rungs_in(study: ResolvedStudy, asked: Asked) -> list[int]:
     from sweeps.search import rungs_of
 
     rungs = rungs_of(epochs_of(study))
+    if asked.kind == "asha" and study.trainer is not None and study.trainer.held:
+        raise StudyError(
+            f"--search asha stops arms early and takes some up again, and trainer {study.trainer.name} does not resume "
+            "exactly: take --search random or optuna"
+        )
     if asked.kind == "asha" and len(rungs) == 1:
         raise StudyError(
             f"{study.primary} is measured only at epoch {rungs[0]}, the end, so nothing can be stopped before: "

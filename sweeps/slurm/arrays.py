@@ -11,18 +11,29 @@ from sweeps.slurm.profile import Cluster
 
 @dataclass(frozen=True)
 class Shape:
-    """The resources of a job: on each of ``nodes``, ``ranks`` processes of ``threads`` threads, on GPUs or not."""
+    """The resources of a job: on each of ``nodes``, ``ranks`` processes of ``threads`` threads, on GPUs or not. Or one
+    process has what ``ranks`` would have, since it starts others itself."""
 
     gpu: bool
     threads: int
     nodes: int = 1
     ranks: int = 1
+    one_process: bool = False
+
+    @property
+    def tasks(self) -> int:
+        """How many processes SLURM starts."""
+        return 1 if self.one_process else self.nodes * self.ranks
 
 
 def shape_of(job: Job, cluster: Cluster) -> Shape:
-    """Only training is shared by several processes."""
-    nodes, ranks = (cluster.nodes, cluster.ranks_per_node) if job.kind == "train" else (1, 1)
-    return Shape(job.device != "cpu", job.threads, nodes, ranks)
+    """Only training is shared by several processes. A trainer of one's own starts them itself, on one node."""
+    gpu = job.device != "cpu"
+    if job.kind != "train":
+        return Shape(gpu, job.threads)
+    if job.dynamics.trainer is not None:
+        return Shape(gpu, job.threads, 1, cluster.ranks_per_node, one_process=True)
+    return Shape(gpu, job.threads, cluster.nodes, cluster.ranks_per_node)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ def parameters(cluster: Cluster, shape: Shape, minutes: int, name: str, after: C
         after: SLURM's ids of the jobs that must have ended well.
     """
     cpus = cluster.cpus or shape.threads
-    gpus, ranks = cluster.gpus * shape.ranks if shape.gpu else 0, shape.nodes * shape.ranks
-    together = ["--kill-on-bad-exit=1"] if ranks > 1 else []  # the others would wait for one that is gone
+    cpus *= shape.ranks if shape.one_process else 1
+    gpus = cluster.gpus * shape.ranks if shape.gpu else 0
+    together = ["--kill-on-bad-exit=1"] if shape.tasks > 1 else []  # the others would wait for one that is gone
     wanted = {
         "job_name": name,
         "partition": cluster.partition,
@@ -31,7 +32,7 @@ def parameters(cluster: Cluster, shape: Shape, minutes: int, name: str, after: C
         "cpus_per_task": cpus,
         "gpus_per_node": gpus or None,
         "nodes": shape.nodes,
-        "ntasks_per_node": shape.ranks if ranks > 1 else None,
+        "ntasks_per_node": shape.ranks if shape.tasks > 1 else None,
         "mem": f"{round(cluster.memory_gib * 1024)}M" if cluster.memory_gib else None,
         "dependency": "afterok:" + ":".join(sorted(after, key=_numbers)) if after else None,
         "signal_delay_s": cluster.signal_before_s,

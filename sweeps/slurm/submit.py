@@ -82,7 +82,7 @@ def _minutes(cluster: Cluster, jobs: Sequence[Job], seconds: Seconds) -> int:
 
     def asked(job: Job) -> int:
         shape, estimate = shape_of(job, cluster), seconds(job)
-        return cluster.time.minutes(estimate and estimate / (shape.nodes * shape.ranks))
+        return cluster.time.minutes(estimate and estimate / shape.tasks)
 
     return max(map(asked, jobs))
 

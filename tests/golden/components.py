@@ -29,6 +29,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "network/dit": {"size": "nano/4"},
     "transform/gap_restriction": {"lo": 0.1, "hi": 0.3},
     "transform/target_corruption": {"relative_noise": 1.0},
+    "metric/reported": {"key": "loss"},
     "metric/task_affinity": {"lo": 0.1, "hi": 0.3},
 }
 

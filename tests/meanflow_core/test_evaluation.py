@@ -44,7 +44,7 @@ def protocol(metric: Any, reference: Any = "gmm", **fields: Any) -> Protocol:
 
 
 def values_of(protocols: Sequence[Protocol], *network_and_data: Any) -> dict[str, float]:
-    return {key: found.value for key, found in evaluate(protocols, *network_and_data).items()}
+    return {key: found.value for key, found in evaluate(EvaluationContext(*network_and_data), protocols).items()}
 
 
 def data(name: str = "gmm") -> DataSet:

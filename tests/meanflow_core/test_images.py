@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from meanflow_core.config import Protocol
 from meanflow_core.evaluation import inception
+from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.evaluate import Evaluated, evaluate, preflight
 from meanflow_core.evaluation.images import visible
@@ -38,7 +39,7 @@ class Towards(nn.Module):
 
 def pictures(x: Tensor, p: Protocol) -> Evaluated:
     """The evaluation of a network whose samples are x."""
-    return evaluate([p], Towards(x), p.reference.build())[p.key]
+    return evaluate(EvaluationContext(Towards(x), p.reference.build()), [p])[p.key]
 
 
 def test_values_become_bytes_and_the_value_is_their_spread() -> None:
@@ -72,14 +73,14 @@ def test_the_same_latents_and_labels_for_every_network() -> None:
         images, distance = protocol(), protocol(metric="frechet", samples=500)
         for wanted in ([images], [distance, images]):
             network.given.clear()
-            evaluate(wanted, network, images.reference.build())
+            evaluate(EvaluationContext(network, images.reference.build()), wanted)
             given.append(next((z, y) for z, y in network.given if len(z) == 16))
     first, labels = given[0]
     assert labels is not None and len(labels.unique()) > 2
     for z, y in given[1:]:
         assert y is not None and torch.equal(z, first) and torch.equal(y, labels)
     other = Towards(torch.zeros(16, 1, 8, 8))
-    evaluate([protocol(seed=1)], other, protocol().reference.build())
+    evaluate(EvaluationContext(other, protocol().reference.build()), [protocol(seed=1)])
     assert not torch.equal(other.given[0][0], first)
 
 

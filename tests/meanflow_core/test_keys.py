@@ -127,6 +127,8 @@ def test_every_part_of_the_dynamics_moves_the_key() -> None:
         {"precision": "bf16"},
         {"precision": "tf32"},
         {"reset": ["optimiser"]},
+        {"trainer": {"command": ["x", "{segment}"], "resume": "exact"}},
+        {"trainer": {"command": ["x", "{segment}"], "resume": "exact", "options": {"lr": 1}}},
     ]
     named = {name for change in changes for name in change}
     assert named == set(Dynamics.model_fields) - {"transforms"}

@@ -13,6 +13,7 @@ from torch import Tensor
 from meanflow_core.components import MLPParams, SyntheticLatentsParams
 from meanflow_core.config import Dynamics, Protocol
 from meanflow_core.data.synthetic import BandLimitedFields, SyntheticLatents, cosine_modes
+from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.evaluate import evaluate, preflight
 from meanflow_core.evaluation.reference import cache_key, coarse, coarse_map, reference_statistics
 from meanflow_core.flops import data_shape, parameter_count
@@ -159,7 +160,7 @@ def test_a_small_transformer_is_trained_and_measured() -> None:
     ]
     protocols = [Protocol(metric=metric, reference=TINY, samples=64) for metric in metrics]
     assert [preflight(protocol) for protocol in protocols] == [[]] * len(protocols)
-    found = evaluate(protocols, trainer.network, trainer.data)
+    found = evaluate(EvaluationContext(trainer.network, trainer.data), protocols)
     assert all(math.isfinite(one.value) and one.seconds > 0 for one in found.values())
     errors = [found[protocol.key].value for protocol in protocols[2:]]
     assert all(0.1 < error < 2 for error in errors), "a network that is still about 0 has an error of about 1"

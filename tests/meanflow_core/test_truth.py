@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from meanflow_core.components import Guidance, UErrorParams
 from meanflow_core.config import Protocol
 from meanflow_core.data.base import DataSet
+from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.evaluate import evaluate, preflight
 from meanflow_core.registry import parse_spec
@@ -46,10 +47,11 @@ def test_a_guided_network_is_measured_against_the_guided_field(factor: float) ->
         {"name": "u_error", "guidance": GUIDANCE, "lo": 0.3, "hi": 0.5},
     ]
     protocols = [protocol(metric) for metric in metrics]
-    values = [found.value for found in evaluate(protocols, GuidedNetwork(data, factor), data).values()]
+    context = EvaluationContext(GuidedNetwork(data, factor), data)
+    values = [found.value for found in evaluate(context, protocols).values()]
     assert values == pytest.approx([factor - 1] * 3, abs=1e-5)
     unguided = protocol("u_error")
-    assert evaluate([unguided], GuidedNetwork(data), data)[unguided.key].value > 0.1
+    assert evaluate(EvaluationContext(GuidedNetwork(data), data), [unguided])[unguided.key].value > 0.1
 
 
 def test_guided_errors_need_classes_and_a_network_that_takes_them() -> None:
@@ -57,7 +59,7 @@ def test_guided_errors_need_classes_and_a_network_that_takes_them() -> None:
     assert preflight(protocol(guided)) == []
     assert preflight(protocol(guided, "gaussian")) == ["a guided field needs classes, and the data 'gaussian' has none"]
     with pytest.raises(EvaluationError, match="this network takes no labels"):
-        evaluate([protocol(guided)], lambda z, r, t, y: z, parse_spec("data", TINY).build())
+        evaluate(EvaluationContext(lambda z, r, t, y: z, parse_spec("data", TINY).build()), [protocol(guided)])
 
 
 def test_without_guidance_names_and_keys_are_as_before() -> None:
@@ -91,5 +93,5 @@ def test_each_protocol_is_timed_and_the_first_to_ask_pays_for_what_is_shared(mon
 
     metrics = [{"name": "frechet", "features": "pixel"}, {"name": "frechet", "features": "coarse"}, "v_error"]
     protocols = [protocol(metric) for metric in metrics]
-    found = evaluate(protocols, network, parse_spec("data", TINY).build())
+    found = evaluate(EvaluationContext(network, parse_spec("data", TINY).build()), protocols)
     assert [found[p.key].seconds for p in protocols] == [1, 0, 1]

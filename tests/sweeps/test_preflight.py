@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps.preflight import preflight
 from sweeps.session import open_session
@@ -16,7 +18,7 @@ FACES = "{name: synthetic_latents, channels: 1, side: 4, modes: 2, classes: 1}"
 
 
 def said(*overrides: str) -> list[str]:
-    return preflight(open_session([resolve(load_source(str(TINY)), "cpu", overrides)]))
+    return preflight(open_session([resolve(load_source(str(TINY)), "cpu", overrides)]), Home(Path("nowhere")))
 
 
 @pytest.mark.parametrize(("data", "name"), [("gaussian", "gaussian"), (FACES, "synthetic_latents")])

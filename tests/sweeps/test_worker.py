@@ -17,9 +17,8 @@ from sweeps import evaluating, training
 from sweeps.attempt import Attempt, recorded_evaluations
 from sweeps.jobs import Job
 from sweeps.lease import acquire
-from sweeps.plan import Inventory
+from sweeps.plan import Inventory, checkpoint_steps
 from sweeps.session import open_session
-from sweeps.training import full_steps
 from sweeps.worker import in_words, run_job
 from tests.homes import TINY, tensors
 
@@ -61,7 +60,7 @@ def test_an_attempt_leaves_what_is_documented(home: Home, train: Job, expected: 
     status, reason, log = run_job(home, train)
     assert (status, reason) == ("done", None)
     folder = home.trajectory(train.trajectory)
-    assert full_steps(folder) == [80], "rolling checkpoints are gone"
+    assert checkpoint_steps(folder.checkpoints) == {80}, "rolling checkpoints are gone"
     assert sorted(int(p.name) for p in folder.snapshots.iterdir()) == [0, 20, 40, 60]
     attempt = folder.attempt(1)
     assert log == attempt / "log.txt"
@@ -131,7 +130,7 @@ def test_training_that_diverges_stops_and_publishes_nothing_bad(home: Home, trai
     assert reason
     assert "training diverges" in reason
     assert done(home, train, 1)["reason"] == reason
-    assert full_steps(home.trajectory(train.trajectory)) == []
+    assert checkpoint_steps(home.trajectory(train.trajectory).checkpoints) == set()
 
 
 def test_a_full_disk_gives_back_what_was_written(home: Home, train: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,160 @@
+"""Does a trainer of one's own keep its promise? n + m steps against n, saving, restoring and m: the same files?
+
+What is found is recorded in the home, and prefixes are shared only where it passed (`missing_proof`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from meanflow_core.components.program import SEGMENT
+from meanflow_core.config import Checkpoint, Dynamics, key_of
+from results.layout import Home
+from sweeps.attempt import write_atomically
+from sweeps.jobs import now
+from sweeps.program.opaque import hashes, state_of
+from sweeps.program.process import ProgramError, folder_of, running, words_of
+from sweeps.program.protocol import SegmentFile, checkpoint_name, write_file
+from sweeps.program.training import place_of, program_of, told_dynamics
+
+POLL_S = 0.05
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Proof(BaseModel):
+    """verified/<key>.json"""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    program: str
+    first_steps: PositiveInt
+    second_steps: PositiveInt
+    device: str
+    differing: tuple[str, ...]
+    time: str
+
+
+def proof_path(home: Home, dynamics: Dynamics) -> Path:
+    return home.verified / f"{key_of(dynamics.canonical())}.json"
+
+
+def missing_proof(home: Home, dynamics: Dynamics) -> str | None:
+    """Why prefixes of these dynamics may not be shared yet, in words; None where they may."""
+    if dynamics.trainer is None or dynamics.held:
+        return None
+    promised = f"trainer {dynamics.trainer.name} promises to resume exactly ({dynamics.in_words()})"
+    try:
+        proof = Proof.model_validate_json(proof_path(home, dynamics).read_bytes())
+    except FileNotFoundError:
+        return f"{promised}, which was never verified in {home.root}: run `study verify` on the study first"
+    except (OSError, ValidationError) as error:
+        return f"{proof_path(home, dynamics)} is damaged ({error}): run `study verify` on the study again"
+    if proof.differing:
+        return (
+            f"{promised}, and `study verify` found otherwise ({', '.join(proof.differing[:3])}): mend it, or say "
+            "'resume: approximate'"
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained on its own, away from any home."""
+
+    dynamics: Dynamics
+    seed: int
+    horizon_steps: int | None
+    device: Device
+    threads: int
+
+    def train(
+        self, work: Path, start: int, stop: int, save: tuple[int, ...], state: Path | None = None, branch: bool = False
+    ) -> None:
+        """Run the program in a folder. Raises: ProgramError if it fails, or a checkpoint is missing afterwards."""
+        program = program_of(self.dynamics)
+        (work / "checkpoints").mkdir(parents=True)
+        said = SegmentFile(
+            trajectory="verify",
+            seed=self.seed,
+            dynamics=told_dynamics(self.dynamics),
+            options=program.options,
+            start_step=start,
+            stop_step=stop,
+            horizon_steps=self.horizon_steps,
+            resume_from=str(state.resolve()) if state else None,
+            branch=branch,
+            save_steps=save,
+            checkpoint_every_steps=None,
+            log_every_steps=stop,
+            report={},
+            checkpoints=str((work / "checkpoints").resolve()),
+            metrics=str((work / "metrics.jsonl").resolve()),
+            device=self.device,
+            threads=self.threads,
+        )
+        write_file(work / "segment.json", said)
+        words = words_of((*program.launch, *program.command), {SEGMENT: str((work / "segment.json").resolve())})
+        with running(words, folder_of(program) or work, work / "log.txt", self.threads) as process:
+            if process.wait(POLL_S) != 0:
+                raise process.failed(program.name)
+        for step in save:
+            if not _saved(work, step).is_dir():
+                raise ProgramError(f"{program.name} ended well, but left no checkpoint of step {step}")
+
+
+def verify_program(home: Home, trial: Trial, first: int, second: int) -> list[str]:
+    """Files in which the two ways differ, and a record of it in the home; none of them if the promise is kept.
+
+    Raises: ProgramError if the program fails.
+    """
+    both = first + second
+    with tempfile.TemporaryDirectory(prefix="study-verify-") as folder:
+        whole, begun, resumed = (Path(folder) / name for name in ("whole", "begun", "resumed"))
+        trial.train(whole, 0, both, (first, both))
+        trial.train(begun, 0, first, (first,))
+        trial.train(resumed, first, both, (both,), _saved(begun, first))
+        pairs = [(_saved(whole, first), _saved(begun, first)), (_saved(whole, both), _saved(resumed, both))]
+        differing = [f"step {int(a.name)}: {name}" for a, b in pairs for name in _differing(a, b)]
+    assert trial.dynamics.trainer is not None
+    proof = Proof(
+        program=trial.dynamics.trainer.name,
+        first_steps=first,
+        second_steps=second,
+        device=trial.device,
+        differing=tuple(differing),
+        time=now(),
+    )
+    home.verified.mkdir(parents=True, exist_ok=True)
+    write_atomically(proof_path(home, trial.dynamics), proof.model_dump_json(indent=1))
+    return differing
+
+
+def verify_stored_program(home: Home, trial: Trial, trajectory: str, at: Checkpoint | None, stop: int) -> list[str]:
+    """Files in which a stored checkpoint differs from one trained again from where its segment began.
+
+    Raises: ProgramError, CheckpointError.
+    """
+    begun = None if at is None else state_of(place_of(home, at), at._asdict())
+    end = Checkpoint(trajectory, stop)
+    stored = state_of(place_of(home, end), end._asdict())
+    with tempfile.TemporaryDirectory(prefix="study-verify-") as folder:
+        branch = at is not None and at.trajectory != trajectory
+        trial.train(Path(folder), at.step if at else 0, stop, (stop,), begun, branch)
+        return _differing(_saved(Path(folder), stop), stored)
+
+
+def _differing(a: Path, b: Path) -> list[str]:
+    """Names of the files that two folders do not have alike."""
+    left, right = hashes(a), hashes(b)
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+def _saved(work: Path, step: int) -> Path:
+    return work / "checkpoints" / checkpoint_name(step)
