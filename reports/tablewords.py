@@ -90,7 +90,7 @@ def document(
             *_ranking_notes(rankings),
         ),
         missing=tuple(table.missing),
-        assumptions=(*study.assumptions, *study.scale_assumptions),
+        assumptions=(*study.assumed, *study.scale_assumptions),
     )
 
 

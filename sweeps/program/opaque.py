@@ -78,5 +78,5 @@ def state_of(folder: Path, expect: Mapping[str, Any]) -> Path:
     declared = {name: file["sha256"] for name, file in manifest["files"].items()}
     found = {f"{STATE}/{name}": digest for name, digest in hashes(folder / STATE).items()}
     if wrong := sorted(name for name in declared.keys() | found.keys() if declared.get(name) != found.get(name)):
-        raise damaged(folder / wrong[0], "damaged, missing or too many: its sha256 is not the manifest's")
+        raise damaged(where, f"{wrong[0]} is damaged, missing or too many: its sha256 is not the manifest's")
     return folder / STATE

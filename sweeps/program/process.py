@@ -73,12 +73,19 @@ class Running:
 
     def end(self) -> None:
         """End it and whatever it has started: asked first, then killed."""
-        for sign, patience in ((signal.SIGTERM, KILL_GRACE_S), (signal.SIGKILL, KILL_GRACE_S)):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, sign)
-            deadline = time.monotonic() + patience
-            while self.status() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
+        self._signal_all(signal.SIGTERM)
+        deadline = time.monotonic() + KILL_GRACE_S
+        while self.status() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.kill()
+
+    def kill(self) -> None:
+        self._signal_all(signal.SIGKILL)
+        self.process.wait()
+
+    def _signal_all(self, sign: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, sign)
 
     def last_words(self) -> str:
         """The last line that it wrote, for messages."""

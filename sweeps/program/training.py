@@ -126,7 +126,7 @@ class ProgramTraining(Segment):
                 process.ask_to_stop()
                 deadline = time.monotonic() + self.program.grace_s
             if deadline is not None and time.monotonic() > deadline:
-                process.end()
+                process.kill()
             time.sleep(LOOK_S)
         return deadline is not None
 
