@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from results.layout import Home
+from scripts.make_schemas import FOLDER, schemas
 from studies.loader import load_source, resolve
 from sweeps.jobs import Job
 from sweeps.plan import Inventory
@@ -154,3 +157,19 @@ def test_the_trainer_imports_none_of_our_packages() -> None:
     for folder in (ASSETS, Path(__file__).parents[2] / "docs" / "examples" / "trainer"):
         text = (folder / "train.py").read_text()
         assert not re.search(r"(import|from) (meanflow_core|studies|sweeps|results|reports)", text)
+
+
+def test_the_schemas_are_those_of_the_models_and_of_what_is_written(own: Path, home: Home) -> None:
+    for file, text in schemas().items():
+        assert (FOLDER / file).read_text() == text, "run python -m scripts.make_schemas"
+    changed(own, "    stopped, rate", "    print(json.dumps(job))\n    stopped, rate")
+    changed(own, "    given =", "    print(json.dumps(request))\n    given =")
+    for kind, job in zip(("segment", "request"), jobs_of(own), strict=True):
+        status, _, log = run_job(home, job)
+        assert (status, log is not None) == ("done", True)
+        (told, *_) = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]  # type: ignore[union-attr]
+        jsonschema.validate(told, json.loads(schemas()[f"{kind}.schema.json"]))
+    line = {"step": 3, "values": {"loss": 0.5}}
+    jsonschema.validate(line, json.loads(schemas()["metrics-line.schema.json"]))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**line, "epoch": 1}, json.loads(schemas()["metrics-line.schema.json"]))
