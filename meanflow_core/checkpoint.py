@@ -22,6 +22,7 @@ from torch import Tensor
 from meanflow_core.manifest import (
     FORMAT,
     MANIFEST,
+    OPAQUE,
     CheckpointError,
     damaged,
     publish,
@@ -91,6 +92,8 @@ def load_checkpoint(
             raise damaged(
                 folder / MANIFEST, f"a foreign checkpoint: its {key} is {manifest['meta'].get(key)!r}, not {value!r}"
             )
+    if program := manifest["meta"].get(OPAQUE):
+        raise CheckpointError(f"{folder} was saved by {program}, and the built-in trainer cannot read it")
     loaded: Parts = {}
     for name in parts if parts is not None else [f.removesuffix(".safetensors") for f in manifest["files"]]:
         path = folder / f"{name}.safetensors"

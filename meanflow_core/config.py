@@ -299,14 +299,12 @@ class Protocol(Measurement):
 EvaluationKeys = Callable[[Checkpoint], str]
 
 
-def evaluation_keys(protocol: Protocol, trainer: Program | None = None) -> EvaluationKeys:
+def evaluation_keys(protocol: Protocol) -> EvaluationKeys:
     """`evaluation_key` of many checkpoints under one protocol, whose own key is then made once."""
     key, weights = protocol.key, protocol.weights
-    sampler = trainer and trainer.sampler_canonical()
-    drawn_by = [] if sampler is None or protocol.observed else [key_of(sampler)]
-    return lambda at: key_of([at.trajectory, at.step, weights, key, *drawn_by])
+    return lambda at: key_of([at.trajectory, at.step, weights, key])
 
 
-def evaluation_key(checkpoint: Checkpoint, protocol: Protocol, trainer: Program | None = None) -> str:
-    """hash(trajectory key, step, weights, protocol key[, who draws the samples if it is a program of one's own])."""
-    return evaluation_keys(protocol, trainer)(checkpoint)
+def evaluation_key(checkpoint: Checkpoint, protocol: Protocol) -> str:
+    """hash(trajectory key, step, weights, protocol key)."""
+    return evaluation_keys(protocol)(checkpoint)

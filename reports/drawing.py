@@ -13,6 +13,7 @@ from reports.errors import NothingToReport
 from reports.frames import Protocols, Reading, Run
 from reports.page import MARGIN, Page, style
 from reports.versions import DECLARED, Version
+from studies.dynamics import assumed
 from studies.schema import ResolvedStudy
 
 WIDTH = 10.0  # inches
@@ -79,8 +80,8 @@ def compose(study: ResolvedStudy, heading: str, body: Callable[[Page], None], ca
 
 def _assumptions(page: Page, study: ResolvedStudy) -> None:
     """The study's assumptions and those of its scale, in two columns."""
-    columns = [("Assumptions", study.assumed, 1)]
-    columns.append(("Assumptions at this scale", study.scale_assumptions, len(study.assumed) + 1))
+    columns = [("Assumptions", assumed(study), 1)]
+    columns.append(("Assumptions at this scale", study.scale_assumptions, len(assumed(study)) + 1))
     columns = [column for column in columns if column[1]]
     top, bottom = page.y, page.y
     width = (WIDTH - 2 * MARGIN - COLUMN_GAP * (len(columns) - 1)) / max(len(columns), 1)

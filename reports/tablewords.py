@@ -15,6 +15,7 @@ from reports.paper import paper_table
 from reports.tables import Cell, FilledTable, Mark, Part, Row
 from reports.text import number, span
 from reports.versions import DECLARED
+from studies.dynamics import assumed
 from studies.schema import ResolvedStudy
 
 MARKS = "the best of its part, {}: the second best; controls take no part."
@@ -90,7 +91,7 @@ def document(
             *_ranking_notes(rankings),
         ),
         missing=tuple(table.missing),
-        assumptions=(*study.assumed, *study.scale_assumptions),
+        assumptions=(*assumed(study), *study.scale_assumptions),
     )
 
 

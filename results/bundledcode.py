@@ -1,5 +1,6 @@
-"""The Python code that runs bring along: of components of users' own, which reports and runs execute. A bundle that
-brings code which a home does not have is taken only where that is trusted."""
+"""The code that runs bring along, of components of users' own, which reports and runs execute; and the commands of
+their trainers, which runs execute. A bundle that brings what a home does not have is taken only where that is trusted.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Code(NamedTuple):
     text: str
 
 
-Codes = dict[Code, str]  # with the name of a file that it came from
+Codes = dict[Code, str]  # with the name of a file that it came from, or of a trainer's command
+COMMANDS = ("command", "sampler", "launch")
 
 
 def code_of(home: Home, *, attempts: bool = False) -> Codes:
@@ -36,7 +38,9 @@ def code_of(home: Home, *, attempts: bool = False) -> Codes:
     Raises: StoreError where what should be code is none.
     """
     found: Codes = {}
-    for where, sources in _sources(home, attempts):
+    for where, record in _records(home, attempts):
+        found |= dict(_commands(record))
+        sources = record.get("sources") or {}
         try:
             given = {Code(key, source["text"]): str(source["file"]) for key, source in sources.items()}
             wrong = [one.key for one in given if not _is_hash(one)]
@@ -48,16 +52,28 @@ def code_of(home: Home, *, attempts: bool = False) -> Codes:
     return found
 
 
-def _sources(home: Home, attempts: bool) -> Iterator[tuple[Path, Any]]:
+def _commands(record: Any) -> Iterator[tuple[Code, str]]:
+    """The words of every trainer's commands in a study or a job, as a text; lists are replaced whole where one record
+    is laid over another, so they are the same in both."""
+    for value in record.values() if isinstance(record, dict) else record:
+        if isinstance(value, dict | list):
+            yield from _commands(value)
+    for name in COMMANDS if isinstance(record, dict) and isinstance(record.get("trainer"), dict) else ():
+        if words := record["trainer"].get(name):
+            text = " ".join(str(word.get("file") if isinstance(word, dict) else word) for word in words)
+            yield Code(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:HASH_LENGTH], text), f"a {name}"
+
+
+def _records(home: Home, attempts: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
     for folder in folders(home.runs):
         if look(folder / "run.json") is not None:
-            yield folder / "run.json", read_document(folder / "run.json", RunFile).config.get("sources") or {}
+            yield folder / "run.json", read_document(folder / "run.json", RunFile).config
     for path in sorted(home.trajectories.glob("*/attempts/*/segment.json")) if attempts else ():
         try:
             segment = json.loads(path.read_bytes())
         except ValueError:
             continue  # whether there may be such a file is checked elsewhere
-        yield path, (segment.get("sources") if isinstance(segment, dict) else None) or {}
+        yield path, segment if isinstance(segment, dict) else {}
 
 
 def _is_hash(code: Code) -> bool:
@@ -88,8 +104,8 @@ def check_code(bundle: Path, brought: Codes, home: Home) -> None:
     if unknown:
         listed = ", ".join(f"{printable(Path(file).name)} ({code.key[:8]})" for code, file in unknown.items())
         raise BundleError(
-            f"{bundle} brings Python code, which reports and runs of its studies execute: {listed}. Read it first: "
-            f"`study db import {bundle} --show-code`; then add --trust-code"
+            f"{bundle} brings code or commands, which reports and runs of its studies execute: {listed}. Read them "
+            f"first: `study db import {bundle} --show-code`; then add --trust-code"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meanflow_core.config import Checkpoint, Dynamics, EvaluationKeys, Protocol, evaluation_keys, trajectory_key
+from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
 from studies.reseed import Reseed
@@ -106,6 +106,11 @@ def place_stages(
         start_step, start_epoch = (last.stop_step, last.stop_epoch) if last else (0, 0)
         stop = start_step + epochs * study.steps_per_epoch
         dynamics = stage_dynamics(study, stage, attributes).until(stop)
+        if last and (last.trajectory.dynamics.trainer is None) != (dynamics.trainer is None):
+            raise StudyError(
+                f"{where}, stage '{stage.name}': the built-in trainer and one of your own cannot read each other's "
+                "checkpoints, so all stages of an arm have the same"
+            )
         if last and last.trajectory.dynamics.carries_over(dynamics):
             trajectory = last.trajectory
         else:
@@ -135,19 +140,15 @@ def checkpoint_at(stage: StageRun, step: int) -> Checkpoint:
 
 
 def _points(study: ResolvedStudy, stages: Sequence[StageRun]) -> Iterator[Point]:
-    trainers = {stage.trajectory.key: stage.trajectory.dynamics.trainer for stage in stages}
     for stage in stages:
         for measure in study.measure:
             if measure.stages is None or stage.name in measure.stages:
                 protocol = Protocol.of(measure, stage.trajectory.dynamics)
-                keys: dict[str, EvaluationKeys] = {}  # by trajectory: the start is measured where its parent ends
+                key = evaluation_keys(protocol)
                 for epoch in measured_epochs(stage, measure.every_epochs, measure.from_epoch):
                     step = stage.start_step + epoch * study.steps_per_epoch
                     at = checkpoint_at(stage, step)
-                    if at.trajectory not in keys:
-                        keys[at.trajectory] = evaluation_keys(protocol, trainers[at.trajectory])
-                    key = keys[at.trajectory](at)
-                    yield Point(stage.name, epoch, stage.start_epoch + epoch, at, protocol, key)
+                    yield Point(stage.name, epoch, stage.start_epoch + epoch, at, protocol, key(at))
 
 
 def expand(study: ResolvedStudy, variant: str | None = None) -> list[Arm]:
@@ -194,7 +195,7 @@ def _cut(study: ResolvedStudy, arm: Arm, drawn: Drawn) -> Arm:
     if any(stage.trajectory.dynamics.held and stage.start_epoch < until < stage.stop_epoch for stage in arm.stages):
         raise StudyError(
             f"study '{study.study}', arm '{arm.name}': a search that stops arms early needs a trainer that resumes "
-            "exactly; take --search random or optuna"
+            "exactly"
         )
     stages = [
         replace(

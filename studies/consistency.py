@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from meanflow_core.config import unmeasurable
 from meanflow_core.registry import components
 from studies.claim import Claim
+from studies.dynamics import trainers
 from studies.figure import Bars, Curves, Figure, Images, Levels, Own
 from studies.schema import Measure, ResolvedStudy, names_in
 from studies.strict import Attribute
@@ -32,9 +33,9 @@ def problems(study: ResolvedStudy) -> Problems:
             one.metric.canonical() != measure.metric.canonical() for one in alike
         ):
             yield ("measure", i, "metric"), f"two metrics are called '{measure.metric_label}': give one a label()"
-        if study.trainer is not None and (why := unmeasurable(measure, study.trainer)):
-            yield ("measure", i, "metric"), why
-    if study.trainer is not None and study.observers:
+        for why in {unmeasurable(measure, trainer) for trainer in trainers(study, measure.stages)} - {None}:
+            yield ("measure", i, "metric"), str(why)
+    if study.observers and any(trainers(study)):
         yield ("observers",), "observers watch the built-in trainer; leave them out beside a trainer of your own"
     yield from _known(("primary",), "measured metric", study.primary, metrics)
     if study.truth is not None:

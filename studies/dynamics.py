@@ -3,12 +3,13 @@ to blame where they are not valid. Torch-free."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from meanflow_core.components import Program
 from meanflow_core.config import Dynamics
 from studies.merging import merge
 from studies.schema import ResolvedStudy, Stage, fill, names_in
@@ -39,6 +40,36 @@ def stage_dynamics(study: ResolvedStudy, stage: Stage, attributes: Mapping[str, 
             raise UnknownLevel(name, value, levels)
         dynamics = merge(dynamics, levels.get(str(value), {}))
     return Dynamics.model_validate(fill(merge(dynamics, stage.overrides), {**study.constants, **attributes}))
+
+
+def trainers(study: ResolvedStudy, stages: Collection[str] | None = None) -> list[Program | None]:
+    """The trainers of one's own that train some arm's stage (of some ``stages``), None being the built-in one.
+
+    Raises: ValueError, never once `studies.loader.resolve` has passed.
+    """
+    said = [study.dynamics, study.settings, *(stage.overrides for chain in _chains(study) for stage in chain.stages)]
+    if not _mentions(said, "trainer"):
+        return [study.trainer]
+    found = [
+        stage_dynamics(study, stage, chain.attributes).trainer
+        for chain in _chains(study)
+        for stage in chain.stages
+        if stages is None or stage.name in stages
+    ]
+    return [one for i, one in enumerate(found) if one not in found[:i]]
+
+
+def assumed(study: ResolvedStudy) -> tuple[str, ...]:
+    """The study's assumptions, and which of the user's own trainers train its arms."""
+    names = dict.fromkeys(one.name for one in trainers(study) if one is not None)
+    return (*study.assumptions, *(f"Trained and sampled by {name}, not by the built-in trainer." for name in names))
+
+
+def _mentions(value: Any, key: str) -> bool:
+    """Whether a mapping somewhere in it has a key."""
+    if isinstance(value, dict):
+        return key in value or any(_mentions(part, key) for part in value.values())
+    return isinstance(value, list | tuple) and any(_mentions(part, key) for part in value)
 
 
 @dataclass(frozen=True)

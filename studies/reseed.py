@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from meanflow_core.config import Checkpoint, EvaluationKeys, TrajectoryKeys, evaluation_keys, trajectory_keys
 
 if TYPE_CHECKING:
     from studies.arms import Arm, Point, Trajectory
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _once(made: dict[int, V], given: K, make: Callable[[K], V]) -> V:
+    if id(given) not in made:
+        made[id(given)] = make(given)
+    return made[id(given)]
 
 
 class Reseed:
@@ -17,7 +26,7 @@ class Reseed:
 
     def __init__(self) -> None:
         self._trajectory_keys: dict[int, TrajectoryKeys] = {}  # by id of the dynamics, which the arms keep
-        self._evaluation_keys: dict[tuple[int, int], EvaluationKeys] = {}  # by ids of the protocol and of the trainer
+        self._evaluation_keys: dict[int, EvaluationKeys] = {}  # by id of the protocol
 
     def __call__(self, arms: Sequence[Arm], seed: int) -> Iterator[Arm]:
         moved: dict[str, Trajectory] = {}
@@ -29,16 +38,11 @@ class Reseed:
             yield replace(arm, seed=seed, stages=stages, points=tuple(self._point(p, moved) for p in arm.points))
 
     def _moved(self, old: Trajectory, moved: Mapping[str, Trajectory], seed: int) -> Trajectory:
-        if id(old.dynamics) not in self._trajectory_keys:
-            self._trajectory_keys[id(old.dynamics)] = trajectory_keys(old.dynamics)
-        keys = self._trajectory_keys[id(old.dynamics)]
+        keys = _once(self._trajectory_keys, old.dynamics, trajectory_keys)
         parent = old.parent and Checkpoint(moved[old.parent.trajectory].key, old.parent.step)
         return replace(old, key=keys(parent, seed, old.horizon_steps), seed=seed, parent=parent)
 
     def _point(self, old: Point, moved: Mapping[str, Trajectory]) -> Point:
-        trajectory = moved[old.checkpoint.trajectory]
-        at, trainer = Checkpoint(trajectory.key, old.checkpoint.step), trajectory.dynamics.trainer
-        named = id(old.protocol), id(trainer)
-        if named not in self._evaluation_keys:
-            self._evaluation_keys[named] = evaluation_keys(old.protocol, trainer)
-        return replace(old, checkpoint=at, evaluation=self._evaluation_keys[named](at))
+        keys = _once(self._evaluation_keys, old.protocol, evaluation_keys)
+        at = Checkpoint(moved[old.checkpoint.trajectory].key, old.checkpoint.step)
+        return replace(old, checkpoint=at, evaluation=keys(at))

@@ -205,13 +205,6 @@ class ResolvedStudy(Strict):
             raise ValueError("seeds must differ from each other")
         return seeds
 
-    @property
-    def assumed(self) -> tuple[str, ...]:
-        """The study's assumptions, and that its arms are trained by a program of the user's own where they are."""
-        if self.trainer is None:
-            return self.assumptions
-        return (*self.assumptions, f"{self.trainer.name} trains and samples, not the built-in trainer.")
-
     def arms_of(self, panel: str) -> list[tuple[str, dict[str, Attribute]]]:
         """(format string of the name, attributes) of a panel's arms: those listed, then the points of the sweep."""
         listed = [(self.arm_name, attributes) for attributes in self.panels[panel].attributes()]

@@ -37,6 +37,8 @@ def named(value: Any, folder: Path, where: Callable[[Loc], str], at: Loc = ()) -
     """``value`` with every ``use`` in it as a ``name``; ``where`` says what is to blame for a part of it."""
     if at[-2:-1] == (TRAINER,) and at[-1] in WORDS and isinstance(value, list):
         return [_word(word, folder, where((*at, i)), at[-1] == FILES) for i, word in enumerate(value)]
+    if at[-3:-2] == (TRAINER,) and at[-2] in WORDS:
+        return _word(value, folder, where(at), at[-2] == FILES)
     if isinstance(value, list):
         return [named(part, folder, where, (*at, i)) for i, part in enumerate(value)]
     if not isinstance(value, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studies.arms import Arm, StageRun
-from sweeps.compare import ABSENT, PRESENT, Difference, differences, take_apart
+from sweeps.compare import ABSENT, PRESENT, Difference, differences, keyed, take_apart
 
 
 def arm_differences(a: Arm, b: Arm) -> list[Difference]:
@@ -34,4 +34,4 @@ def _stages(arm: Arm) -> dict[str, dict[str, Any]]:
 
 
 def _parts(stage: StageRun) -> dict[str, Any]:
-    return {"epochs": stage.stop_epoch - stage.start_epoch, **take_apart(stage.trajectory.dynamics.dump())}
+    return {"epochs": stage.stop_epoch - stage.start_epoch, **take_apart(keyed(stage.trajectory.dynamics.dump()))}

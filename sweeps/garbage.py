@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from sweeps.plan import Inventory, start_of, steps_to_reach, unmeasured_steps
+from sweeps.plan import Inventory, start_of, states_before, steps_to_reach, unmeasured_steps
 from sweeps.tree import Node, Tree
 from sweeps.wanted import Wants
 
@@ -79,7 +79,7 @@ def _of_wanted(
         return
     if choice.snapshots:
         yield from _weights(node.key, "snapshots", snapshots & node.snapshot_steps(), "snapshot")
-    if choice.ends:
+    if choice.ends and not node.trajectory.dynamics.held:  # trained again it would be another
         yield from _weights(node.key, "checkpoints", full & kept - begun, "end")
 
 
@@ -90,8 +90,9 @@ def _full_wanted(node: Node, snapshots: set[int]) -> set[int]:
 
 def _states_needed(node: Node, full: set[int], reach: set[int]) -> set[int]:
     """The full checkpoints from which training begins on its way to what it must reach, or which are to be observed."""
-    states = sorted({node.start_step, *full})
-    return {start_of(stop, states) for stop in reach - full if stop > node.start_step} | reach & full
+    begun = states_before(node, full, reach)
+    states = sorted({node.start_step, *begun})
+    return {start_of(stop, states) for stop in reach - begun if stop > node.start_step} | reach & full
 
 
 def _weights(trajectory: str, part: Part, steps: Iterable[int], kind: Kind) -> list[Weights]:

@@ -13,7 +13,7 @@ from meanflow_core.config import Checkpoint, Dynamics, Protocol, trajectory_key
 from meanflow_core.registry import ComponentError
 from results.stored import StoredTrajectory
 from studies.arms import Trajectory
-from sweeps.compare import Difference, differences, older_versions, take_apart
+from sweeps.compare import Difference, differences, keyed, older_versions, take_apart
 
 UNKNOWN_VERSION = Difference("the version or a default of a component", "an older one", "today's")
 
@@ -39,12 +39,12 @@ class Trajectories:
         for one in self.stored:
             text = self._of[one.trajectory]
             if text not in self._parts:
-                self._parts[text] = take_apart(_today(one.dynamics))
+                self._parts[text] = take_apart(keyed(_today(one.dynamics)))
 
     def nearest(self, wanted: Trajectory, parents: Mapping[str, str]) -> Nearest | None:
         """That which differs in the fewest parts; of several, one from the trajectory that is nearest to the parent
         (``parents``), then of the same seed; None where a home holds none."""
-        mine = take_apart(wanted.dynamics.dump())
+        mine = take_apart(keyed(wanted.dynamics.dump()))
         told = {text: differences(parts, mine) for text, parts in self._parts.items()}
         likely = None if wanted.parent is None else parents.get(wanted.parent.trajectory)
 

@@ -66,6 +66,8 @@ def progress(home: Home, job: Job, recorded: Callable[[TrajectoryDir], set[str]]
     if job.kind == "evaluate":
         return len({one.evaluation for one in job.evaluations} & recorded(folder))
     steps = checkpoint_steps(folder.checkpoints)
+    if job.dynamics.trainer is not None:  # which resumes from whatever it has saved
+        steps |= checkpoint_steps(folder.snapshots)
     return max((step for step in steps if job.start_step <= step <= job.stop_step), default=job.start_step)
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -26,7 +26,13 @@ from sweeps.jobs import EXIT_PREEMPTED, Job
 from sweeps.logs import log_to
 
 STOP_GRACE_S = 60.0
+SPARE_S = 15.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def stop_grace_s(jobs: Iterable[Job]) -> float:
+    """How long jobs may take to stop; a trainer of the user's own has its own time, and then we need some."""
+    return max([STOP_GRACE_S, *(job.dynamics.trainer.grace_s + SPARE_S for job in jobs if job.dynamics.trainer)])
 
 
 class _Worker:
@@ -136,8 +142,9 @@ class Pool:
                     worker.connection.close()
         return events
 
-    def stop(self, grace_s: float = STOP_GRACE_S) -> list[Event]:
+    def stop(self) -> list[Event]:
         """Ask every worker to stop at a step boundary and save; kill what does not in time. Returns the last events."""
+        grace_s = stop_grace_s(self.running())
         for worker in self._workers:
             if worker.process.is_alive() and worker.process.pid:
                 os.kill(worker.process.pid, signal.SIGTERM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from meanflow_core.config import unmeasurable
@@ -15,11 +16,12 @@ from sweeps.session import Session
 from sweeps.tree import Node
 
 
-def preflight(session: Session, home: Home, elsewhere: bool = False) -> list[str]:
+def preflight(session: Session, home: Home, elsewhere: bool = False, proofs: bool = True) -> list[str]:
     """Everything that would make the session fail after hours of training; empty if it is ready. The devices of this
-    machine do not matter where the jobs run ``elsewhere``."""
+    machine do not matter where the jobs run ``elsewhere``; nor what trainers promise, without ``proofs``."""
     problems: list[str] = []
-    if not elsewhere and any(study.device == "cuda" for study in session.studies):
+    ours = {node.study for node in session.tree if node.trajectory.dynamics.trainer is None}
+    if not elsewhere and any(study.device == "cuda" and study.study in ours for study in session.studies):
         from sweeps.device import missing_device
 
         problems.extend(missing_device("cuda"))
@@ -41,7 +43,9 @@ def preflight(session: Session, home: Home, elsewhere: bool = False) -> list[str
             )
     for node in session.tree:
         problems.extend(_unbuildable(node.trajectory))
-        problems.extend(_of_trainer(node, home, elsewhere))
+        problems.extend(_of_trainer(node, elsewhere))
+    if proofs:
+        problems.extend(_unproven(session, home))
     for protocol in protocols.values():
         if protocol.metric.params.needs_check():
             from meanflow_core.evaluation.evaluate import preflight as missing
@@ -77,10 +81,16 @@ def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
             yield said
 
 
-def _of_trainer(node: Node, home: Home, elsewhere: bool) -> Iterator[str]:
+def _unproven(session: Session, home: Home) -> Iterator[str]:
+    """What trainers of the user's own promise and nobody has verified."""
+    from sweeps.program.verifying import missing_proof, trials_of
+
+    yield from (why for trial in trials_of(session) if (why := missing_proof(home, trial)))
+
+
+def _of_trainer(node: Node, elsewhere: bool) -> Iterator[str]:
     """What a trainer of the user's own lacks, and what cannot be measured of what is trained here."""
-    from sweeps.program.process import words_of
-    from sweeps.program.verifying import missing_proof
+    from sweeps.program.process import folder_of, words_of
 
     dynamics = node.trajectory.dynamics
     for at in node.points.values():
@@ -91,10 +101,9 @@ def _of_trainer(node: Node, home: Home, elsewhere: bool) -> Iterator[str]:
         return
     yield from program.changed()
     first, *_ = words_of((*program.launch, *program.command), {})
-    if not elsewhere and shutil.which(first) is None:
+    beside = (folder_of(program) or Path()) / first if "/" in first else first
+    if not elsewhere and shutil.which(beside) is None:
         yield f"the trainer's command '{first}' is not there, or cannot be executed"
-    if why := missing_proof(home, dynamics):
-        yield why
 
 
 def _failure(spec: Spec, horizon: int | None, facts: Mapping[str, Any], why: str = " cannot be built") -> str | None:

@@ -16,12 +16,11 @@ from results.layout import Home
 from sweeps.backend import Event
 from sweeps.following import Following
 from sweeps.jobs import Job
+from sweeps.pool import stop_grace_s
 from sweeps.ray_task import do_job
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-
-STOP_GRACE_S = 60.0
 
 
 def wants_gpu(job: Job, gpus: float) -> bool:
@@ -95,7 +94,8 @@ class RayWorkers:
             log = given.log
         return [*news, Event(kind, given.job, reason=reason, log=log)]
 
-    def stop(self, grace_s: float = STOP_GRACE_S) -> list[Event]:
+    def stop(self) -> list[Event]:
+        grace_s = stop_grace_s(self.running())
         for ref in self._given:
             self._ray.cancel(ref)
         events, deadline = [], time.monotonic() + grace_s

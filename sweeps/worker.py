@@ -102,6 +102,12 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
+def _device(job: Job) -> str:
+    """What it ran on; what a program of the user's own makes of the device asked for is its own affair."""
+    own = job.kind == "train" and job.dynamics.trainer is not None
+    return job.device if own else device_name(choose_device(job.device))
+
+
 def _done(attempt: Attempt, run: Run | None, status: Status, reason: str | None, started: str, ranks: int) -> Done:
     job = attempt.job
     first, last = (run.first_step, run.last_step) if run else (job.start_step, job.start_step)
@@ -117,8 +123,8 @@ def _done(attempt: Attempt, run: Run | None, status: Status, reason: str | None,
         started=started,
         ended=now(),
         host=socket.gethostname(),
-        device=device_name(choose_device(job.device)),
+        device=_device(job),
         threads=job.threads,
         ranks=ranks if job.kind == "train" else 1,
-        versions={"torch": torch.__version__},
+        versions={} if job.dynamics.trainer is not None and job.kind == "train" else {"torch": torch.__version__},
     )

@@ -1,7 +1,7 @@
 """A trainer of one's own: any program that keeps the worker's protocol (docs/worker-protocol.md). Torch-free.
 
-What decides a training step is the program's command with its files, its version and its options, so these stand in the
-keys of what it trains. How its processes are started (``launch``) does not.
+What decides a training step and its samples is the program: its commands with their files, its version and its options.
+So these stand in the keys of what it trains. How its processes are started (``launch``) does not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class ProgramFile(Params):
             same = file_sha256(Path(self.file)) == self.sha256
         except OSError as error:
             return f"{self.file} cannot be read: {error.strerror}"
-        return None if same else f"{self.file} is not what it was when this was planned: give the command again"
+        said = "is not what it was when this was planned: put the old text back, or plan anew"
+        return None if same else f"{self.file} {said}"
 
 
 Word = str | ProgramFile
@@ -65,6 +66,9 @@ class Program(Params):
         for name, words, needed in (("command", self.command, SEGMENT), ("sampler", self.sampler, REQUEST)):
             if words is not None and not any(isinstance(word, str) and needed in word for word in words):
                 raise ValueError(f"no word of the {name} has '{needed}', the file that says what to do")
+            for word in words or ():
+                if isinstance(word, str) and word.startswith(("./", "../")):
+                    raise ValueError(f"'{word}' comes by an attribute, and a file must stand in the {name} itself")
         return self
 
     @property
@@ -90,8 +94,10 @@ class Program(Params):
     def canonical(self) -> dict[str, Any]:
         """What stands in the key of a trajectory; files by their hashes, wherever they lie."""
         out: dict[str, Any] = {"command": _hashed(self.command), "resume": self.resume, "version": self.version}
+        if self.sampler is not None:
+            out["sampler"] = _hashed(self.sampler)
         if self.files:
-            out["files"] = sorted(file.sha256 for file in self.files)
+            out["files"] = [file.sha256 for file in self.files]
         if self.options:
             out["options"] = self.options
         if self.uses_horizon:
@@ -99,10 +105,6 @@ class Program(Params):
         if self.until_step is not None:
             out["until_step"] = self.until_step
         return out
-
-    def sampler_canonical(self) -> dict[str, Any] | None:
-        """What stands in the key of an evaluation of samples that it draws; None where it draws none."""
-        return None if self.sampler is None else {"sampler": _hashed(self.sampler), "version": self.version}
 
 
 def _hashed(words: tuple[Word, ...]) -> list[str]:

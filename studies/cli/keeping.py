@@ -220,16 +220,18 @@ def bundle(
 def import_bundle(
     file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `study bundle` wrote.")],
     show_code: Annotated[
-        bool, typer.Option("--show-code", help="Print the Python code that it brings, and take nothing.")
+        bool, typer.Option("--show-code", help="Print the code and commands that it brings, and take nothing.")
     ] = False,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="Take a bundle that brings Python code.")] = False,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Take a bundle that brings code or commands.")
+    ] = False,
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
     """Take a bundle into a home, new or not. What is there stays as it is; importing again changes nothing.
 
-    Studies with components of their author's own bring Python code, which reports and runs execute: it is taken only
-    where it is there already, or trusted.
+    Studies with components or trainers of their author's own bring code and commands, which reports and runs execute:
+    they are taken only where they are there already, or trusted.
     """
     from dataclasses import asdict
 

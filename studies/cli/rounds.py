@@ -108,6 +108,7 @@ class Rounds:
             jobs: list[Job] = session.jobs(session.inventory(self.home, evaluated_keys(engine)))
         if not jobs:
             return Outcome()
+        prove(session, self.home)
         if self._start is None:  # as big as a round may be, not as what the first one lacks
             self._start = stack.enter_context(open_backend(self.choice, self.home, session.jobs(Inventory())))
         outcome = run_jobs(self._start, jobs)
@@ -124,6 +125,20 @@ class Rounds:
         self.search.tell(trial, value)
         said = "failed" if value is None else f"{value:.4g}" + (", stopped" if trial.state == "stopped" else "")
         say(f"{name} at epoch {rung}: {said}")
+
+
+def prove(session: Session, home: Home) -> None:
+    """Verify what trainers of the user's own promise of points that were not known before.
+
+    Raises: StudyError where one fails, or does not keep its promise.
+    """
+    from sweeps.program import verifying
+    from sweeps.program.process import ProgramError
+
+    try:
+        verifying.prove(home, verifying.trials_of(session))
+    except ProgramError as error:
+        raise StudyError(str(error)) from None
 
 
 def _arm_names(study: ResolvedStudy) -> list[str]:

@@ -97,11 +97,12 @@ def execute(
     return conclude(outcome, studies, chosen, variant)
 
 
-def ready(session: Session, studies: list[str], home: Home, choice: BackendChoice) -> None:
-    """Raises: StudyError where a session that the user called ``studies`` cannot run, or its backend is not there."""
+def ready(session: Session, studies: list[str], home: Home, choice: BackendChoice, proofs: bool = True) -> None:
+    """Raises: StudyError where a session that the user called ``studies`` cannot run, or its backend is not there;
+    ``proofs``, where a trainer's promise was not verified."""
     from sweeps.preflight import preflight
 
-    if problems := preflight(session, home, choice.elsewhere):
+    if problems := preflight(session, home, choice.elsewhere, proofs):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise StudyError(f"{', '.join(studies)} cannot run at scale {session.studies[0].scale} yet:\n{listed}")
     choice.check()

@@ -64,7 +64,7 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
     Returns: the exit status, and the study with its points. Raises: StudyError where it cannot run.
     """
     from results.layout import Home
-    from studies.cli.rounds import Rounds
+    from studies.cli.rounds import Rounds, prove
     from studies.cli.running import conclude, execute, ready, record
     from studies.cli.store import ingest_new
     from sweeps.search import Search
@@ -72,7 +72,7 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
 
     asked.check()
     first, said = asked.resolve()
-    ready(open_session([first], asked.variant), [asked.study], Home(home), choice)
+    ready(open_session([first], asked.variant), [asked.study], Home(home), choice, proofs=False)
     assert first.sweep is not None
     rungs = rungs_in(first, asked)
     search = Search(first.sweep.model_copy(update={"strategy": asked.kind}), rungs)
@@ -82,12 +82,18 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
         f"epochs {', '.join(map(str, rungs))}"
     )
     place = Home(home)
-    outcome = Rounds(search, asked, choice, place).run()
+    try:
+        outcome = Rounds(search, asked, choice, place).run()
+    except StudyError:
+        if drawn := search.drawn():
+            record(open_session([asked.resolve(drawn)[0]], asked.variant), place, asked.variant)
+        raise
     study, said = asked.resolve(search.drawn())
     if outcome.interrupted or outcome.left:
         record(open_session([study], asked.variant), place, asked.variant)
         ingest_new(place)
         return conclude(outcome, [asked.study], [study], asked.variant), study
+    prove(open_session([study], asked.variant), place)
     say("the search is over; what stands beside its points:")
     status = execute([study], said, [asked.study], asked.variant, choice, home)
     if failed := sum(one.state == "failed" for one in search.drawn()):
@@ -98,14 +104,17 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
 def rungs_in(study: ResolvedStudy, asked: Asked) -> list[int]:
     """The epochs at which trials are compared. Raises: StudyError where ASHA would have nothing to stop at."""
     from studies.cli.rounds import epochs_of
+    from studies.dynamics import trainers
     from sweeps.search import rungs_of
 
     rungs = rungs_of(epochs_of(study))
-    if asked.kind == "asha" and study.trainer is not None and study.trainer.held:
-        raise StudyError(
-            f"--search asha stops arms early and takes some up again, and trainer {study.trainer.name} does not resume "
-            "exactly: take --search random or optuna"
-        )
+    if held := [one.name for one in trainers(study) if one is not None and one.held]:
+        rungs = rungs[-1:]  # what is trained whole or not at all cannot be stopped early
+        if asked.kind == "asha":
+            raise StudyError(
+                f"--search asha stops arms early, and those of trainer {held[0]}, which does not resume exactly, are "
+                "trained whole: take --search random or optuna"
+            )
     if asked.kind == "asha" and len(rungs) == 1:
         raise StudyError(
             f"{study.primary} is measured only at epoch {rungs[0]}, the end, so nothing can be stopped before: "

@@ -57,8 +57,12 @@ def wrap(saved: Path, staged: Path, program: str, meta: Mapping[str, Any]) -> No
             os.fsync(f.fileno())
         files[f"{STATE}/{name}"] = {"sha256": digest, "bytes": path.stat().st_size}
     manifest = {"format": FORMAT, "meta": {**meta, OPAQUE: program}, "files": files}
-    (staged / MANIFEST).write_bytes(sealed(manifest))
-    sync_folder(staged)
+    with (staged / MANIFEST).open("xb") as f:
+        f.write(sealed(manifest))
+        f.flush()
+        os.fsync(f.fileno())
+    for folder in (*(path for path in (staged / STATE).rglob("*") if path.is_dir()), staged / STATE, staged):
+        sync_folder(folder)
 
 
 def state_of(folder: Path, expect: Mapping[str, Any]) -> Path:

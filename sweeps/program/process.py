@@ -16,7 +16,6 @@ from meanflow_core.components import Program, ProgramFile
 from meanflow_core.components.program import PYTHON, Word
 
 TETHER = Path(__file__).with_name("tether.py")
-KILL_GRACE_S = 5.0
 
 
 class ProgramError(RuntimeError):
@@ -40,16 +39,16 @@ def folder_of(program: Program) -> Path | None:
 
 
 class Running:
-    """A process in a session of its own, so that what it starts can be ended with it."""
+    """A process with another that sees to its end (`sweeps.program.tether`), also where we cannot."""
 
-    def __init__(self, words: Sequence[str], folder: Path, log: Path, threads: int) -> None:
+    def __init__(self, words: Sequence[str], program: Program, folder: Path, log: Path, threads: int) -> None:
         self.log, self._from = log, log.stat().st_size if log.exists() else 0
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # set by our pool
         environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-S", str(TETHER), str(os.getpid()), *words],
-                cwd=folder,
+                [sys.executable, "-S", str(TETHER), str(os.getpid()), str(program.grace_s), *words],
+                cwd=folder_of(program) or folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -68,24 +67,17 @@ class Running:
         return status
 
     def ask_to_stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-
-    def end(self) -> None:
-        """End it and whatever it has started: asked first, then killed."""
-        self._signal_all(signal.SIGTERM)
-        deadline = time.monotonic() + KILL_GRACE_S
-        while self.status() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.kill()
+        """It is killed if it takes longer than its ``grace_s``."""
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._signal_all(signal.SIGKILL)
+        """End it and what it has started."""
+        self._send(signal.SIGUSR1)
         self.process.wait()
 
-    def _signal_all(self, sign: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, sign)
+    def _send(self, sign: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(sign)
 
     def last_words(self) -> str:
         """The last line that it wrote, for messages."""
@@ -101,10 +93,10 @@ class Running:
 
 
 @contextmanager
-def running(words: Sequence[str], folder: Path, log: Path, threads: int) -> Iterator[Running]:
-    """A program that is ended, with all that it started, when the block is left."""
-    process = Running(words, folder, log, threads)
+def running(words: Sequence[str], program: Program, folder: Path, log: Path, threads: int) -> Iterator[Running]:
+    """A program, beside its first file or in ``folder``, that is over when the block is left."""
+    process = Running(words, program, folder, log, threads)
     try:
         yield process
     finally:
-        process.end()
+        process.kill()

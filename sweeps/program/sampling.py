@@ -21,7 +21,7 @@ from meanflow_core.evaluation.errors import EvaluationError
 from results.layout import Home
 from sweeps.jobs import ShouldStop
 from sweeps.program.opaque import state_of
-from sweeps.program.process import ProgramError, folder_of, running, words_of
+from sweeps.program.process import ProgramError, running, words_of
 from sweeps.program.protocol import RequestFile, write_file
 from sweeps.program.training import place_of, program_of, told_dynamics
 
@@ -91,12 +91,14 @@ class ProgramContext(EvaluationContext):
         )
         write_file(work / "request.json", request)
         words = words_of(program.sampler, {REQUEST: str(work / "request.json")})
-        with running(words, folder_of(program) or work, self.log, self.threads) as process:
+        with running(words, program, work, self.log, self.threads) as process:
             while process.status() is None:
                 if self.should_stop():
                     raise Interrupted
                 time.sleep(LOOK_S)
             if process.status() != 0:
+                if self.should_stop():  # the signal that told us has reached it too
+                    raise Interrupted
                 raise process.failed(f"the sampler of {program.name}")
 
 

@@ -17,15 +17,18 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path, self._read, self._number = path, 0, 0
 
-    def new_lines(self) -> Iterator[MetricsLine]:
-        """The lines that were finished since the last call. Raises: ProgramError naming the line that is wrong."""
+    def new_lines(self, ended: bool = False) -> Iterator[MetricsLine]:
+        """The lines that were finished since the last call; once the program has ``ended``, whatever is left.
+
+        Raises: ProgramError naming the line that is wrong.
+        """
         try:
             with self.path.open("rb") as f:
                 f.seek(self._read)
                 found = f.read()
         except FileNotFoundError:
             return
-        whole = found[: found.rfind(b"\n") + 1]
+        whole = found if ended else found[: found.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
             self._number += 1

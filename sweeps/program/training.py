@@ -17,7 +17,7 @@ from sweeps.attempt import STAGED, Attempt
 from sweeps.jobs import EXIT_PREEMPTED, Job, Progress, ShouldStop, Status
 from sweeps.plan import checkpoint_steps
 from sweeps.program.opaque import state_of, wrap
-from sweeps.program.process import ProgramError, Running, folder_of, running, words_of
+from sweeps.program.process import ProgramError, Running, running, words_of
 from sweeps.program.protocol import SegmentFile, checkpoint_name, write_file
 from sweeps.program.told import MetricsFile, finished
 from sweeps.segment import Segment
@@ -46,37 +46,43 @@ def place_of(home: Home, at: Checkpoint) -> Path:
 
 
 class ProgramTraining(Segment):
-    """Has (start, stop] trained. Of a program that cannot restore nothing is published before all is done, lest two
-    executions be mixed."""
+    """Has (start, stop] trained. Of a program that cannot resume nothing is published or recorded before all is done,
+    lest two executions be mixed."""
 
     def __init__(self, attempt: Attempt, home: Home, job: Job, progress: Progress, should_stop: ShouldStop) -> None:
         super().__init__(attempt, home, job, progress, should_stop)
         self.program = program_of(job.dynamics)
+        self.repeatable = self.program.resume != "none"
         self.work = attempt.staged("program")
         self.wanted = {step for step in (*job.full_steps, *job.snapshot_steps) if not self.have(step)} | {job.stop_step}
         self._seconds = 0.0
 
     def seconds_per_step(self) -> float | None:
         steps = self.last_step - self.first_step
-        return round(self._seconds / steps, 6) if steps > 0 else None
+        return round(self._seconds / steps, 6) if steps > 0 and self._seconds > 0 else None
 
     def states(self) -> set[int]:
-        return set() if self.program.resume == "none" else super().states() | checkpoint_steps(self.folder.snapshots)
+        """All that it has saved, before whatever it is still to report: it reports steps that it does."""
+        if not self.repeatable:
+            return set()
+        saved = super().states() | checkpoint_steps(self.folder.snapshots)
+        return {step for step in saved if step < min(self.observe, default=step + 1)}
 
     def run(self) -> tuple[Status, str | None]:
         self.clear_up()
+        self._refuse_to_mix()
         at = self.begin()
         self.first_step = self.last_step = at.step if at else 0
         self.wanted = {step for step in self.wanted if step >= self.first_step}
         metrics = MetricsFile(self.work / "metrics.jsonl")
         words = words_of((*self.program.launch, *self.program.command), {SEGMENT: str(self._told(at))})
         began = time.monotonic()
-        with running(words, folder_of(self.program) or self.work, self.attempt.log_path, self.job.threads) as process:
-            asked = self._watch(process, metrics)
-            status = process.status()
+        with running(words, self.program, self.work, self.attempt.log_path, self.job.threads) as process:
+            self._watch(process, metrics)
+            status = process.wait()
             self._take(metrics, ended=status == 0)
         self._seconds = time.monotonic() - began
-        if status == EXIT_PREEMPTED or (asked and status != 0):
+        if status != 0 and (self.should_stop() or (status == EXIT_PREEMPTED and self.last_step > self.first_step)):
             return "preempted", f"stopped on request at step {self.last_step}"
         if status != 0:
             raise process.failed(self.program.name)
@@ -106,7 +112,7 @@ class ProgramTraining(Segment):
             resume_from=str(state_of(place_of(self.home, at), at._asdict()).resolve()) if at else None,
             branch=at is not None and at.trajectory != job.trajectory,
             save_steps=tuple(sorted(self.wanted)),
-            checkpoint_every_steps=None if self.program.resume == "none" else job.checkpoint_every_steps,
+            checkpoint_every_steps=job.checkpoint_every_steps if self.repeatable else None,
             log_every_steps=job.log_every_steps,
             report=report,
             checkpoints=str(checkpoints.resolve()),
@@ -117,30 +123,41 @@ class ProgramTraining(Segment):
         write_file(path, said)
         return path.resolve()
 
-    def _watch(self, process: Running, metrics: MetricsFile) -> bool:
-        """Take what comes until the program has ended. Returns: whether it was asked to."""
-        deadline = None
+    def _refuse_to_mix(self) -> None:
+        """Raises: ProgramError where an execution that cannot be repeated has left something already: another one would
+        be mixed with it."""
+        saved = checkpoint_steps(self.folder.checkpoints) | checkpoint_steps(self.folder.snapshots)
+        if saved and not self.repeatable:
+            raise ProgramError(
+                f"{self.program.name} cannot resume, and what it saved before ({len(saved)} checkpoints) would be of "
+                f"another execution: move {self.folder.root} away, and all of it is trained anew"
+            )
+
+    def _watch(self, process: Running, metrics: MetricsFile) -> None:
+        """Take what comes until the program has ended, and ask it to where we are asked."""
+        asked = False
         while process.status() is None:
             self._take(metrics)
-            if deadline is None and self.should_stop():
+            if not asked and self.should_stop():
                 process.ask_to_stop()
-                deadline = time.monotonic() + self.program.grace_s
-            if deadline is not None and time.monotonic() > deadline:
-                process.kill()
+                asked = True
             time.sleep(LOOK_S)
-        return deadline is not None
 
     def _take(self, metrics: MetricsFile, ended: bool = False) -> None:
-        """Record and publish what the program has finished since the last look."""
-        for line in metrics.new_lines():
+        """Record and publish what the program has finished since the last look; of one that cannot resume, once it has
+        ended well."""
+        if not (self.repeatable or ended):
+            return
+        before = self.last_step
+        for line in metrics.new_lines(ended):
             self._reached(line.step, f"{metrics.path}: metrics")
             self.attempt.metrics(line.step, line.values)
             self._report(line.step, line.values)
-        if self.program.resume != "none" or ended:
-            for step, folder in finished(self.work / "checkpoints"):
-                self._reached(step, str(folder))
-                self._publish(step, folder)
-        self.progress(self.last_step)
+        for step, folder in finished(self.work / "checkpoints"):
+            self._reached(step, str(folder))
+            self._publish(step, folder)
+        if self.last_step > before:
+            self.progress(self.last_step)
 
     def _reached(self, step: int, what: str) -> None:
         if not self.first_step <= step <= self.job.stop_step:

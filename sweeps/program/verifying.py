@@ -6,6 +6,7 @@ What is found is recorded in the home, and prefixes are shared only where it pas
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,11 +19,13 @@ from results.layout import Home
 from sweeps.attempt import write_atomically
 from sweeps.jobs import now
 from sweeps.program.opaque import hashes, state_of
-from sweeps.program.process import ProgramError, folder_of, running, words_of
+from sweeps.program.process import ProgramError, running, words_of
 from sweeps.program.protocol import SegmentFile, checkpoint_name, write_file
 from sweeps.program.training import place_of, program_of, told_dynamics
+from sweeps.session import Session
 
 POLL_S = 0.05
+PROOF_STEPS = 25
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -41,29 +44,6 @@ class Proof(BaseModel):
     time: str
 
 
-def proof_path(home: Home, dynamics: Dynamics) -> Path:
-    return home.verified / f"{key_of(dynamics.canonical())}.json"
-
-
-def missing_proof(home: Home, dynamics: Dynamics) -> str | None:
-    """Why prefixes of these dynamics may not be shared yet, in words; None where they may."""
-    if dynamics.trainer is None or dynamics.held:
-        return None
-    promised = f"trainer {dynamics.trainer.name} promises to resume exactly ({dynamics.in_words()})"
-    try:
-        proof = Proof.model_validate_json(proof_path(home, dynamics).read_bytes())
-    except FileNotFoundError:
-        return f"{promised}, which was never verified in {home.root}: run `study verify` on the study first"
-    except (OSError, ValidationError) as error:
-        return f"{proof_path(home, dynamics)} is damaged ({error}): run `study verify` on the study again"
-    if proof.differing:
-        return (
-            f"{promised}, and `study verify` found otherwise ({', '.join(proof.differing[:3])}): mend it, or say "
-            "'resume: approximate'"
-        )
-    return None
-
-
 @dataclass(frozen=True)
 class Trial:
     """What is trained on its own, away from any home."""
@@ -73,6 +53,15 @@ class Trial:
     horizon_steps: int | None
     device: Device
     threads: int
+
+    @property
+    def promised(self) -> bool:
+        """Whether a program of the user's own promises that it resumes exactly."""
+        return self.dynamics.trainer is not None and not self.dynamics.held
+
+    def proof(self, home: Home) -> Path:
+        """Where it is recorded what was found: of these dynamics with this T on this kind of device."""
+        return home.verified / f"{key_of([self.dynamics.canonical(), self.horizon_steps, self.device])}.json"
 
     def train(
         self, work: Path, start: int, stop: int, save: tuple[int, ...], state: Path | None = None, branch: bool = False
@@ -101,7 +90,7 @@ class Trial:
         )
         write_file(work / "segment.json", said)
         words = words_of((*program.launch, *program.command), {SEGMENT: str((work / "segment.json").resolve())})
-        with running(words, folder_of(program) or work, work / "log.txt", self.threads) as process:
+        with running(words, program, work, work / "log.txt", self.threads) as process:
             if process.wait(POLL_S) != 0:
                 raise process.failed(program.name)
         for step in save:
@@ -109,8 +98,54 @@ class Trial:
                 raise ProgramError(f"{program.name} ended well, but left no checkpoint of step {step}")
 
 
+def known_proof(home: Home, trial: Trial) -> Proof | None:
+    """What was found, if that is known and can be read."""
+    try:
+        return Proof.model_validate_json(trial.proof(home).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def missing_proof(home: Home, trial: Trial) -> str | None:
+    """Why prefixes of what is trained may not be shared yet, in words; None where they may."""
+    program = trial.dynamics.trainer
+    if program is None or not trial.promised:
+        return None
+    promised = f"trainer {program.name} promises to resume exactly ({trial.dynamics.in_words()})"
+    proof = known_proof(home, trial)
+    if proof is None:
+        return f"{promised}, which was never verified in {home.root}: run `study verify` on the study first"
+    if proof.differing:
+        return (
+            f"{promised}, and `study verify` found otherwise after {proof.first_steps} + {proof.second_steps} steps "
+            f"({', '.join(proof.differing[:3])}): mend it, or say 'resume: approximate'"
+        )
+    return None
+
+
+def prove(home: Home, trials: Iterable[Trial]) -> None:
+    """Verify what was not verified yet. Raises: ProgramError if a program fails, or does not keep its promise."""
+    for trial in trials:
+        if trial.promised and known_proof(home, trial) is None:
+            verify_program(home, trial, PROOF_STEPS, PROOF_STEPS)
+        if why := missing_proof(home, trial):
+            raise ProgramError(why)
+
+
+def trials_of(session: Session) -> list[Trial]:
+    """What is to be verified before a session may run: one a dynamics, T and kind of device."""
+    found: dict[str, Trial] = {}
+    for node in session.tree:
+        t, settings = node.trajectory, session.settings(node)
+        trial = Trial(t.dynamics, t.seed, t.horizon_steps, settings["device"], settings["threads"])  # type: ignore[arg-type]
+        if trial.promised:
+            found.setdefault(key_of([t.dynamics.canonical(), t.horizon_steps, trial.device]), trial)
+    return list(found.values())
+
+
 def verify_program(home: Home, trial: Trial, first: int, second: int) -> list[str]:
-    """Files in which the two ways differ, and a record of it in the home; none of them if the promise is kept.
+    """Files in which the two ways differ, none if the promise is kept. It is recorded in the home, unless more steps
+    have shown more.
 
     Raises: ProgramError if the program fails.
     """
@@ -131,8 +166,11 @@ def verify_program(home: Home, trial: Trial, first: int, second: int) -> list[st
         differing=tuple(differing),
         time=now(),
     )
-    home.verified.mkdir(parents=True, exist_ok=True)
-    write_atomically(proof_path(home, trial.dynamics), proof.model_dump_json(indent=1))
+    known = known_proof(home, trial)
+    as_much = known is None or (first >= known.first_steps and second >= known.second_steps)
+    if differing or as_much or (known and not known.differing):
+        home.verified.mkdir(parents=True, exist_ok=True)
+        write_atomically(trial.proof(home), proof.model_dump_json(indent=1))
     return differing
 
 

@@ -86,6 +86,12 @@ def test_what_it_reports_and_what_we_measure_is_in_the_store(done: Path, tmp_pat
     succeeds("db", "rebuild", home=home)
     bundle = tmp_path / "b.tar.gz"
     succeeds("bundle", bundle, "--weights", "ema", home=home)
+    refused = study("db", "import", bundle, home=tmp_path / "elsewhere")
+    assert (refused.returncode, "brings code or commands" in refused.stderr) == (2, True), refused.stderr
+    assert "train.py --segment {segment}" in succeeds(
+        "db", "import", bundle, "--show-code", home=tmp_path / "elsewhere"
+    )
+    succeeds("db", "import", bundle, "--trust-code", home=tmp_path / "elsewhere")
     succeeds("db", "import", bundle, home=tmp_path / "elsewhere")
     assert dump(tmp_path / "elsewhere") == dump(home)
     assert not list((tmp_path / "elsewhere").glob("trajectories/*/*/*/state")), "no program's files travel"
@@ -220,6 +226,56 @@ def test_what_is_wrong_in_the_study_is_said_at_its_line(own: Path, wrong: str) -
     found = study("check", own / "foreign.yaml")
     assert found.returncode == 2, found.stdout
     assert re.search(rf"foreign.yaml:{line}: .*{re.escape(said)}", found.stderr), found.stderr
+
+
+FIGURE = 'figure: {kind: curves, colour_by: v_epochs, colour_label: "epochs of v", stage: u_finetune}'
+
+
+def test_arms_of_different_samplers_and_what_an_attribute_cannot_give(own: Path, tmp_path: Path) -> None:
+    """Who draws the samples is part of the key; a file that only an attribute names would be in none."""
+    (own / "other.py").write_text((own / "train.py").read_text().replace("* 0.1", "* 10"))
+    other = '{trainer: {sampler: ["{python}", ./other.py, --request, "{request}"]}}'
+    changed(
+        own,
+        ('arm_name: "v{v_epochs}"', 'arm_name: "{how}"'),
+        ("{v_epochs: [1, 2], u_epochs: [3, 2]}", "{how: [near, far], v_epochs: 1, u_epochs: 0}"),
+        ("resume: exact", "resume: approximate"),
+        (FIGURE, f"settings: {{how: {{near: {{}}, far: {other}}}}}"),
+        ("seeds: [0]", "seeds: [0, 1]"),
+        file="foreign.yaml",
+    )
+    succeeds("run", own / "foreign.yaml", home=tmp_path / "home")
+    rows = [row.split(",") for row in succeeds("results", "--study", "foreign", home=tmp_path / "home").splitlines()]
+    values = {(row[5], row[7]): float(row[-1]) for row in rows if row[12] == "frechet_pixel" and row[10] == "1.0"}
+    assert len(values) == 4
+    assert all(values["far", seed] > 10 * values["near", seed] for seed in ("0", "1"))
+    changed(
+        own,
+        ('["{python}", ./train.py, --segment', '["{python}", $how, --segment'),
+        ("near: {}", "./train.py: {}"),
+        ("[near, far]", "[./train.py, far]"),
+        file="foreign.yaml",
+    )
+    found = study("check", own / "foreign.yaml")
+    assert (found.returncode, "a file must stand in the command itself" in found.stderr) == (2, True), found.stderr
+
+
+def test_a_search_verifies_what_it_draws(own: Path, tmp_path: Path) -> None:
+    space = "base: {v_epochs: 1, u_epochs: 1}, space: {rate: {low: 0.01, high: 0.1}}"
+    changed(
+        own,
+        ('arm_name: "v{v_epochs}"', 'arm_name: "start"'),
+        ("arms: {v_epochs: [1, 2], u_epochs: [3, 2]}", "arms: {rate: [0.05], v_epochs: 1, u_epochs: 1}"),
+        ("options: {rate: 0.05}", "options: {rate: $rate}"),
+        (FIGURE, f"sweep: {{arm_name: 'r{{rate:.3f}}', {space}}}"),
+        ("samples: 100, every_epochs: 2", "samples: 100, every_epochs: 1"),
+        file="foreign.yaml",
+    )
+    home = tmp_path / "home"
+    search = ("sweep", own / "foreign.yaml", "--search", "random", "--samples", "2", "--as", "found", "--workers", "1")
+    said = study(*search, home=home)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert len(list((home / "verified").glob("*.json"))) == 2 * 3, "two stages each of the start and of two points"
 
 
 def test_a_network_inside_a_trainer_needs_one(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
+import psutil
 import pytest
 
 from results.layout import Home
@@ -16,11 +21,13 @@ from studies.loader import load_source, resolve
 from sweeps.jobs import Job
 from sweeps.plan import Inventory
 from sweeps.program.opaque import hashes
+from sweeps.program.verifying import missing_proof, trials_of, verify_program
 from sweeps.session import open_session
 from sweeps.slurm.arrays import shape_of
 from sweeps.slurm.profile import Cluster
 from sweeps.slurm.script import parameters
 from sweeps.worker import run_job
+from tests.homes import wait_for
 
 ASSETS = Path(__file__).parents[1] / "assets" / "trainer"
 
@@ -123,7 +130,7 @@ def stopped_at(home: Home, job: Job, step: int) -> str:
 def test_stopped_it_saves_and_goes_on_if_it_can(own: Path, home: Home, tmp_path: Path, resume: str) -> None:
     slowly(own)
     job, _ = jobs_of(own, f"trainer.resume={resume}")
-    assert stopped_at(home, job, 10) == "preempted"
+    assert stopped_at(home, job, 0 if resume == "none" else 10) == "preempted"
     folder = home.trajectory(job.trajectory)
     stop = max((int(path.name) for path in folder.checkpoints.glob("*")), default=0)
     assert (stop >= 10) == (resume != "none"), "what cannot be restored is not kept"
@@ -134,6 +141,87 @@ def test_stopped_it_saves_and_goes_on_if_it_can(own: Path, home: Home, tmp_path:
     assert run_job(quiet, job)[0] == "done"
     ends = [place.trajectory(job.trajectory).checkpoint(20) / "state" for place in (home, quiet)]
     assert hashes(ends[0]) == hashes(ends[1])
+
+
+def test_what_is_measured_later_is_reported_by_passing_again(own: Path, home: Home) -> None:
+    """A step that has its checkpoint, but not the number that is wanted of it, is done again from before."""
+    one = "panels.all.arms={v_epochs: [2], u_epochs: [0]}"
+    study = resolve(load_source(str(own / "foreign.yaml")), "cpu", [one])
+    session = open_session([study])
+    (job, *_) = session.jobs(Inventory())
+    silent = job.model_copy(update={"evaluations": ()})
+    assert run_job(home, silent)[0] == "done"
+    (again, *_) = session.jobs(session.inventory(home, set()))
+    assert (again.start_step, again.stop_step, len(again.evaluations)) == (0, 40, 2)
+    status, reason, _ = run_job(home, again)
+    assert status == "done", reason
+
+
+def test_what_cannot_be_repeated_is_never_mixed(own: Path, home: Home) -> None:
+    slowly(own)
+    changed(own, '"values": {"size"', '"values": {"pid": float(__import__("os").getpid()), "size"')
+    job, _ = jobs_of(own, "trainer.resume=none", "measure.1.every_epochs=1")
+    assert stopped_at(home, job, 0) == "preempted"
+    folder = home.trajectory(job.trajectory)
+    assert not (folder.attempt(1) / "metrics.jsonl").read_bytes(), "nothing of it counts"
+    assert run_job(home, job)[0] == "done"
+    status, reason, _ = run_job(home, job.model_copy(update={"snapshot_steps": (0, 10)}))
+    assert (status, "would be of another execution" in str(reason)) == ("failed", True), reason
+
+
+def test_75_without_a_step_is_a_failure(own: Path, home: Home) -> None:
+    changed(own, "    while True:", "    sys.exit(75)\n    while True:")
+    status, reason, _ = run_job(home, jobs_of(own)[0])
+    assert (status, "status 75" in str(reason)) == ("failed", True), reason
+
+
+def test_a_last_line_may_lack_its_end(own: Path, home: Home) -> None:
+    changed(own, ' + "\\n")', " + (chr(10) if step < 20 else ''))")
+    status, reason, _ = run_job(home, jobs_of(own)[0])
+    assert status == "done", reason
+
+
+def test_nothing_is_left_behind(own: Path, home: Home, tmp_path: Path) -> None:
+    """What a program has started is over with it, and it is over when its worker is killed."""
+    seconds = str(7_000_000 + os.getpid())
+    sleeping, start = f"sleep {seconds}", f"import subprocess\n    subprocess.Popen(['sleep', '{seconds}'])"
+    changed(own, "    stopped, rate", f"    {start}\n    stopped, rate")
+    assert run_job(home, jobs_of(own)[0])[0] == "done"
+    assert wait_for(lambda: not _running(sleeping), 5)
+    slowly(own)
+    changed(own, "lambda *_: stopped.append(True)", "signal.SIG_IGN")
+    job = jobs_of(own, "trainer.grace_s=0.5", "trainer.resume=approximate", "steps_per_epoch=2000")[0]
+    (tmp_path / "job.json").write_text(job.model_dump_json())
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "sweeps.ranked", str(tmp_path / "other"), str(tmp_path / "job.json")]
+    )
+    assert wait_for(lambda: bool(_running(sleeping)), 60)
+    worker.kill()
+    worker.wait()
+    assert wait_for(lambda: not _running(sleeping) and not _running(str(own / "train.py")), 10)
+
+
+def _running(words: str) -> list[int]:
+    return [p.pid for p in psutil.process_iter() if _command_of(p).find(words) >= 0]
+
+
+def _command_of(process: psutil.Process) -> str:
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def test_fewer_steps_do_not_outweigh_what_more_have_shown(own: Path, home: Home) -> None:
+    late = "weights = weights + (step == 30) * __import__('os').getpid() * 1e-9"
+    changed(own, "        towards =", f"        {late}\n        towards =")
+    session = open_session([resolve(load_source(str(own / "foreign.yaml")), "cpu")])
+    trial = trials_of(session)[0]
+    assert verify_program(home, trial, 25, 25)
+    assert missing_proof(home, trial) is not None
+    assert not verify_program(home, trial, 2, 2)
+    assert "found otherwise after 25 + 25 steps" in str(missing_proof(home, trial))
+    assert missing_proof(home, dataclasses.replace(trial, device="cuda")) is not None
 
 
 def test_what_does_not_stop_is_ended(own: Path, home: Home) -> None:
