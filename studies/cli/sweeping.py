@@ -71,6 +71,11 @@ def sweep(
     Points that the home holds already are not computed again. The best point is known only up to its seeds: points that
     these cannot tell from it are named.
     """
+    from results.layout import Home
+    from studies.cli.rounds import prove
+    from studies.dynamics import trainers
+    from sweeps.session import open_session
+
     choice = BackendChoice(backend, workers, address, cluster, detach, dry_run)
     asked = asked_of(study, scale, seeds, override or [], variant, search, samples, panel)
     if asked is not None and (detach or dry_run):
@@ -79,6 +84,8 @@ def sweep(
         status, chosen = search_and_finish(asked, choice, home)
     else:
         chosen, said = asked.resolve() if asked else choose_sweep(study, scale, seeds, override or [], variant)
+        if any(trainers(chosen)) and not dry_run:
+            prove(open_session([chosen], variant), Home(home))
         status = execute([chosen], said, [study], variant, choice, home)
     if status in (0, 1) and not (detach or dry_run):  # not stopped: a ranking of what is there
         _report(chosen, study, variant, out, home)

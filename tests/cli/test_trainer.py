@@ -231,6 +231,7 @@ def test_what_is_wrong_in_the_study_is_said_at_its_line(own: Path, wrong: str) -
 FIGURE = 'figure: {kind: curves, colour_by: v_epochs, colour_label: "epochs of v", stage: u_finetune}'
 
 
+@pytest.mark.slow
 def test_arms_of_different_samplers_and_what_an_attribute_cannot_give(own: Path, tmp_path: Path) -> None:
     """Who draws the samples is part of the key; a file that only an attribute names would be in none."""
     (own / "other.py").write_text((own / "train.py").read_text().replace("* 0.1", "* 10"))
@@ -260,6 +261,7 @@ def test_arms_of_different_samplers_and_what_an_attribute_cannot_give(own: Path,
     assert (found.returncode, "a file must stand in the command itself" in found.stderr) == (2, True), found.stderr
 
 
+@pytest.mark.slow
 def test_a_search_verifies_what_it_draws(own: Path, tmp_path: Path) -> None:
     space = "base: {v_epochs: 1, u_epochs: 1}, space: {rate: {low: 0.01, high: 0.1}}"
     changed(
