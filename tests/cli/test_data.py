@@ -22,6 +22,8 @@ from meanflow_core.data.stored import Stored
 from meanflow_core.registry import parse_spec
 from tests.homes import TINY, study, succeeds
 
+pytestmark = pytest.mark.slow  # every test starts commands that train
+
 RNG = np.random.default_rng(20261128)
 
 

@@ -18,6 +18,8 @@ import pytest
 from tests.homes import Command, attempts, dump, environment, study, succeeds, tensors, unfinished, wait_for
 from tests.sweeps.conformance import kill_worker
 
+pytestmark = pytest.mark.slow  # every test starts commands that train
+
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own"
 LONG = ("-o", "steps_per_epoch=200", "-o", "checkpoint_every_epochs=1", "--seeds", "0", "--as", "long")
 KINDS = ("Plain", "Rings", "Squared", "Power", "Momentum", "CosineGap", "MeanTime", "RadiusError")
@@ -62,7 +64,6 @@ def _names(value: object) -> set[str]:
     return set().union(*map(_names, value)) if isinstance(value, list) else set()
 
 
-@pytest.mark.slow
 def test_killed_it_resumes_bitwise_and_its_state_is_in_the_checkpoints(own: Path, tmp_path: Path) -> None:
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     succeeds("run", own / "mine.yaml", *LONG, "--workers", "1", home=quiet)

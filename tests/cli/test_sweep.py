@@ -20,6 +20,8 @@ from studies.schema import ResolvedStudy
 from studies.sweep import Sweep, sweep_points
 from tests.homes import attempts, study, succeeds
 
+pytestmark = pytest.mark.slow  # every test starts commands that train
+
 SWEEP = Path(__file__).parent.parent / "assets" / "sweep.yaml"
 ONE = ("--workers", "1")
 PANEL = 'panels={wide: {title: "width 16", arms: {method: [plain], width: 16}}}'  # one panel is enough here

@@ -11,6 +11,8 @@ import pytest
 
 from tests.homes import TINY, study, succeeds
 
+pytestmark = pytest.mark.slow  # every test starts commands that train
+
 MINE = f"""
 study: tabled
 extends: {TINY}

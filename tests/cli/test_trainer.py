@@ -15,6 +15,8 @@ import pytest
 
 from tests.homes import Command, attempts, dump, study, succeeds, unfinished, wait_for
 
+pytestmark = pytest.mark.slow  # every test starts commands that train
+
 ASSETS = Path(__file__).parents[1] / "assets" / "trainer"
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "trainer"
 
@@ -114,7 +116,6 @@ def test_exact_is_a_promise_that_is_tested_before_it_is_relied_on(own: Path, tmp
     succeeds("run", mine, "-o", "trainer.resume=approximate", "--as", "honest", home=home)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("resume", ["approximate", "none"])
 def test_what_is_not_exact_shares_finished_checkpoints_only(own: Path, tmp_path: Path, resume: str) -> None:
     home, mine = tmp_path / "home", own / "foreign.yaml"
@@ -177,7 +178,6 @@ def _programs(command: Command) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow
 def test_ctrl_c_lets_it_save_and_running_again_goes_on(own: Path, done: Path, tmp_path: Path) -> None:
     home, mine = tmp_path / "home", own / "foreign.yaml"
     changed(own, ("        towards =", "        __import__('time').sleep(0.05)\n        towards ="))
@@ -231,7 +231,6 @@ def test_what_is_wrong_in_the_study_is_said_at_its_line(own: Path, wrong: str) -
 FIGURE = 'figure: {kind: curves, colour_by: v_epochs, colour_label: "epochs of v", stage: u_finetune}'
 
 
-@pytest.mark.slow
 def test_arms_of_different_samplers_and_what_an_attribute_cannot_give(own: Path, tmp_path: Path) -> None:
     """Who draws the samples is part of the key; a file that only an attribute names would be in none."""
     (own / "other.py").write_text((own / "train.py").read_text().replace("* 0.1", "* 10"))
@@ -261,7 +260,6 @@ def test_arms_of_different_samplers_and_what_an_attribute_cannot_give(own: Path,
     assert (found.returncode, "a file must stand in the command itself" in found.stderr) == (2, True), found.stderr
 
 
-@pytest.mark.slow
 def test_a_search_verifies_what_it_draws(own: Path, tmp_path: Path) -> None:
     space = "base: {v_epochs: 1, u_epochs: 1}, space: {rate: {low: 0.01, high: 0.1}}"
     changed(
@@ -287,7 +285,6 @@ def test_a_network_inside_a_trainer_needs_one(tmp_path: Path) -> None:
     assert (found.returncode, "say which one (trainer:" in found.stderr) == (2, True), found.stderr
 
 
-@pytest.mark.slow
 def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     home, mine = tmp_path / "home", EXAMPLE / "foreign.yaml"
     succeeds("verify", mine, home=home)

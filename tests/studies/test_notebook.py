@@ -22,6 +22,8 @@ from studies.errors import StudyError
 from studies.notebook import OpenHome, open_home
 from tests.homes import TINY, study, succeeds
 
+pytestmark = pytest.mark.slow  # every test starts commands that train
+
 
 @pytest.fixture(scope="module")
 def seeds(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -134,7 +136,6 @@ def test_no_torch_before_weights_are_asked_for(seeds: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.slow
 def test_the_example_notebook_runs_and_is_the_one_that_is_kept(tmp_path: Path) -> None:
     kept = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     assert [(cell.cell_type, cell.source) for cell in kept.cells] == CELLS

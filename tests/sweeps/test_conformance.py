@@ -27,6 +27,8 @@ from tests.homes import TINY, Command, succeeds, tensors, unfinished, wait_for
 
 from .conformance import Recorder, Subject, assert_equal_to, begun, ends, evaluated, kill_worker, working
 
+pytestmark = pytest.mark.slow  # every test starts commands that train
+
 LONG = (TINY, "--scale", "long", "--workers", "2")
 
 
