@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,8 +60,8 @@ def _commands(record: Any) -> Iterator[tuple[Code, str]]:
         if isinstance(value, dict | list):
             yield from _commands(value)
     for name in COMMANDS if isinstance(record, dict) and isinstance(record.get("trainer"), dict) else ():
-        if words := record["trainer"].get(name):
-            text = " ".join(str(word.get("file") if isinstance(word, dict) else word) for word in words)
+        if isinstance(words := record["trainer"].get(name), list):
+            text = shlex.join(str(word.get("file") if isinstance(word, dict) else word) for word in words)
             yield Code(hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:HASH_LENGTH], text), f"a {name}"
 
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from meanflow_core.components import Program
-from meanflow_core.config import key_of
+from meanflow_core.config import Dynamics, key_of
 
 MOST_VERSIONS = 4096  # combinations tried
 ABSENT, PRESENT, ORDER = "absent", "present", "order of "
@@ -63,13 +62,11 @@ def take_apart(record: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     return parts
 
 
-def keyed(dynamics: Mapping[str, Any]) -> dict[str, Any]:
+def keyed(dynamics: Dynamics) -> dict[str, Any]:
     """Resolved dynamics with that of a trainer of the user's own which stands in the key: no paths, and not how its
     processes are started."""
-    record = dict(dynamics)
-    if record.get("trainer") is not None:
-        record["trainer"] = Program.model_validate(record["trainer"]).canonical()
-    return record
+    record = dynamics.dump()
+    return record if dynamics.trainer is None else {**record, "trainer": dynamics.trainer.canonical()}
 
 
 def _is_component(value: Any) -> bool:

@@ -34,4 +34,4 @@ def _stages(arm: Arm) -> dict[str, dict[str, Any]]:
 
 
 def _parts(stage: StageRun) -> dict[str, Any]:
-    return {"epochs": stage.stop_epoch - stage.start_epoch, **take_apart(keyed(stage.trajectory.dynamics.dump()))}
+    return {"epochs": stage.stop_epoch - stage.start_epoch, **take_apart(keyed(stage.trajectory.dynamics))}

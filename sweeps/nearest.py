@@ -39,12 +39,12 @@ class Trajectories:
         for one in self.stored:
             text = self._of[one.trajectory]
             if text not in self._parts:
-                self._parts[text] = take_apart(keyed(_today(one.dynamics)))
+                self._parts[text] = take_apart(_today(one.dynamics))
 
     def nearest(self, wanted: Trajectory, parents: Mapping[str, str]) -> Nearest | None:
         """That which differs in the fewest parts; of several, one from the trajectory that is nearest to the parent
         (``parents``), then of the same seed; None where a home holds none."""
-        mine = take_apart(keyed(wanted.dynamics.dump()))
+        mine = take_apart(keyed(wanted.dynamics))
         told = {text: differences(parts, mine) for text, parts in self._parts.items()}
         likely = None if wanted.parent is None else parents.get(wanted.parent.trajectory)
 
@@ -62,7 +62,7 @@ class Trajectories:
 def _today(dynamics: dict[str, Any]) -> dict[str, Any]:
     """Stored dynamics with what has become an option since; as they are where this program cannot read them."""
     try:
-        return Dynamics.model_validate(dynamics).dump()
+        return keyed(Dynamics.model_validate(dynamics))
     except (ValidationError, ComponentError):
         return dynamics
 

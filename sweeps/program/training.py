@@ -23,6 +23,7 @@ from sweeps.program.told import MetricsFile, finished
 from sweeps.segment import Segment
 
 LOOK_S = 0.1
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
 
 def program_of(dynamics: Dynamics) -> Program:
@@ -43,6 +44,25 @@ def place_of(home: Home, at: Checkpoint) -> Path:
     folder = home.trajectory(at.trajectory)
     full = folder.checkpoint(at.step)
     return full if full.is_dir() else folder.snapshot(at.step)
+
+
+def tell(work: Path, dynamics: Dynamics, **fields: Any) -> list[str]:
+    """Write down in a new folder what a program is to do: the other ``fields`` of a `SegmentFile`.
+
+    Returns: the command that does it.
+    """
+    program = program_of(dynamics)
+    checkpoints, path = work / CHECKPOINTS, work / "segment.json"
+    checkpoints.mkdir(parents=True)
+    said = SegmentFile(
+        dynamics=told_dynamics(dynamics),
+        options=program.options,
+        checkpoints=str(checkpoints.resolve()),
+        metrics=str((work / METRICS).resolve()),
+        **fields,
+    )
+    write_file(path, said)
+    return words_of((*program.launch, *program.command), {SEGMENT: str(path.resolve())})
 
 
 class ProgramTraining(Segment):
@@ -74,8 +94,8 @@ class ProgramTraining(Segment):
         at = self.begin()
         self.first_step = self.last_step = at.step if at else 0
         self.wanted = {step for step in self.wanted if step >= self.first_step}
-        metrics = MetricsFile(self.work / "metrics.jsonl")
-        words = words_of((*self.program.launch, *self.program.command), {SEGMENT: str(self._told(at))})
+        metrics = MetricsFile(self.work / METRICS)
+        words = self._told(at)
         began = time.monotonic()
         with running(words, self.program, self.work, self.attempt.log_path, self.job.threads) as process:
             self._watch(process, metrics)
@@ -91,21 +111,18 @@ class ProgramTraining(Segment):
         self.discard(self.work)
         return "done", None
 
-    def _told(self, at: Checkpoint | None) -> Path:
-        """Write down what the program is to do. Returns: the file."""
-        job, path = self.job, self.work / "segment.json"
-        checkpoints = self.work / "checkpoints"
-        checkpoints.mkdir(parents=True)
+    def _told(self, at: Checkpoint | None) -> list[str]:
+        job = self.job
         report: dict[str, tuple[int, ...]] = {}
         for step, group in sorted(self.observe.items()):
             for wanted in group:
                 name = wanted.protocol.metric_label
                 report[name] = (*report.get(name, ()), step)
-        said = SegmentFile(
+        return tell(
+            self.work,
+            job.dynamics,
             trajectory=job.trajectory,
             seed=job.seed,
-            dynamics=told_dynamics(job.dynamics),
-            options=self.program.options,
             start_step=self.first_step,
             stop_step=job.stop_step,
             horizon_steps=job.horizon_steps,
@@ -115,13 +132,9 @@ class ProgramTraining(Segment):
             checkpoint_every_steps=job.checkpoint_every_steps if self.repeatable else None,
             log_every_steps=job.log_every_steps,
             report=report,
-            checkpoints=str(checkpoints.resolve()),
-            metrics=str((self.work / "metrics.jsonl").resolve()),
             device=job.device,
             threads=job.threads,
         )
-        write_file(path, said)
-        return path.resolve()
 
     def _refuse_to_mix(self) -> None:
         """Raises: ProgramError where an execution that cannot be repeated has left something already: another one would
@@ -153,7 +166,7 @@ class ProgramTraining(Segment):
             self._reached(line.step, f"{metrics.path}: metrics")
             self.attempt.metrics(line.step, line.values)
             self._report(line.step, line.values)
-        for step, folder in finished(self.work / "checkpoints"):
+        for step, folder in finished(self.work / CHECKPOINTS):
             self._reached(step, str(folder))
             self._publish(step, folder)
         if self.last_step > before:
@@ -186,7 +199,7 @@ class ProgramTraining(Segment):
         """Raises: ProgramError if something that was asked for is not there, though the program ended well."""
         for step in sorted(self.wanted):
             if not place_of(self.home, Checkpoint(self.job.trajectory, step)).is_dir():
-                where = self.work / "checkpoints" / checkpoint_name(step)
+                where = self.work / CHECKPOINTS / checkpoint_name(step)
                 raise ProgramError(f"{self.program.name} ended well, but left no checkpoint of step {step} ({where})")
         for step, group in sorted(self.observe.items()):
             if group:

@@ -13,15 +13,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from meanflow_core.components.program import SEGMENT
 from meanflow_core.config import Checkpoint, Dynamics, key_of
 from results.layout import Home
 from sweeps.attempt import write_atomically
 from sweeps.jobs import now
 from sweeps.program.opaque import hashes, state_of
-from sweeps.program.process import ProgramError, running, words_of
-from sweeps.program.protocol import SegmentFile, checkpoint_name, write_file
-from sweeps.program.training import place_of, program_of, told_dynamics
+from sweeps.program.process import ProgramError, running
+from sweeps.program.protocol import checkpoint_name
+from sweeps.program.training import CHECKPOINTS, place_of, program_of, tell
 from sweeps.session import Session
 
 POLL_S = 0.05
@@ -68,12 +67,11 @@ class Trial:
     ) -> None:
         """Run the program in a folder. Raises: ProgramError if it fails, or a checkpoint is missing afterwards."""
         program = program_of(self.dynamics)
-        (work / "checkpoints").mkdir(parents=True)
-        said = SegmentFile(
+        words = tell(
+            work,
+            self.dynamics,
             trajectory="verify",
             seed=self.seed,
-            dynamics=told_dynamics(self.dynamics),
-            options=program.options,
             start_step=start,
             stop_step=stop,
             horizon_steps=self.horizon_steps,
@@ -83,13 +81,9 @@ class Trial:
             checkpoint_every_steps=None,
             log_every_steps=stop,
             report={},
-            checkpoints=str((work / "checkpoints").resolve()),
-            metrics=str((work / "metrics.jsonl").resolve()),
             device=self.device,
             threads=self.threads,
         )
-        write_file(work / "segment.json", said)
-        words = words_of((*program.launch, *program.command), {SEGMENT: str((work / "segment.json").resolve())})
         with running(words, program, work, work / "log.txt", self.threads) as process:
             if process.wait(POLL_S) != 0:
                 raise process.failed(program.name)
@@ -195,4 +189,4 @@ def _differing(a: Path, b: Path) -> list[str]:
 
 
 def _saved(work: Path, step: int) -> Path:
-    return work / "checkpoints" / checkpoint_name(step)
+    return work / CHECKPOINTS / checkpoint_name(step)

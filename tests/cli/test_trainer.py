@@ -90,7 +90,7 @@ def test_what_it_reports_and_what_we_measure_is_in_the_store(done: Path, tmp_pat
     succeeds("bundle", bundle, "--weights", "ema", home=home)
     refused = study("db", "import", bundle, home=tmp_path / "elsewhere")
     assert (refused.returncode, "brings code or commands" in refused.stderr) == (2, True), refused.stderr
-    assert "train.py --segment {segment}" in succeeds(
+    assert "train.py --segment '{segment}'" in succeeds(
         "db", "import", bundle, "--show-code", home=tmp_path / "elsewhere"
     )
     succeeds("db", "import", bundle, "--trust-code", home=tmp_path / "elsewhere")
