@@ -12,14 +12,14 @@ from tests.homes import TINY, environment, study, succeeds
 BASE = TINY.read_text(encoding="utf-8")
 
 
-def refused(*args: str | Path, cwd: Path, says: tuple[str, ...], status: int = 2) -> None:
-    """The command fails, says all of this on stderr, and leaves no file behind."""
+def refused(*args: str | Path, cwd: Path, says: tuple[str, ...], status: int = 2) -> bool:
+    """The command fails and says all of this on stderr. Returns: whether it leaves no file behind."""
     before = sorted(cwd.rglob("*"))
     done = study(*args, cwd=cwd)
     assert done.returncode == status, done.stdout + done.stderr
     for words in says:
         assert words in done.stderr, done.stderr
-    assert sorted(cwd.rglob("*")) == before, "nothing is written"
+    return sorted(cwd.rglob("*")) == before
 
 
 def edited(*pairs: tuple[str, str]) -> str:
@@ -56,7 +56,7 @@ def test_a_mistake_in_a_file_is_named_with_its_line(name: str, tmp_path: Path) -
     text = edited(*edits)
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     where = f"mine.yaml:{line_of(text, part)}" if part else "mine.yaml"
-    refused("run", "mine.yaml", cwd=tmp_path, says=(where, *says))
+    assert refused("run", "mine.yaml", cwd=tmp_path, says=(where, *says))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_mistake_in_a_file_is_named_with_its_line(name: str, tmp_path: Path) -
 def test_a_file_that_is_no_study_is_refused(files: dict[str, str], says: tuple[str, ...], tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    refused("run", "mine.yaml", cwd=tmp_path, says=says)
+    assert refused("run", "mine.yaml", cwd=tmp_path, says=says)
 
 
 @pytest.mark.parametrize(
@@ -118,36 +118,38 @@ def test_a_file_that_is_no_study_is_refused(files: dict[str, str], says: tuple[s
     ids=lambda value: " ".join(str(getattr(v, "name", v)) for v in value) if isinstance(value, tuple) else None,
 )
 def test_a_bad_command_line_is_refused(args: tuple[str, ...], says: tuple[str, ...], tmp_path: Path) -> None:
-    refused(*args, cwd=tmp_path, says=says)
+    assert refused(*args, cwd=tmp_path, says=says)
 
 
 def test_questions_about_what_was_never_run(copy: Path, tmp_path: Path) -> None:
     at = ("--home", copy)
     work = tmp_path / "work"
     work.mkdir()
-    refused("report", TINY, "--scale", "long", *at, cwd=work, says=("no run of 'tiny' at scale 'long'", "study run"))
-    refused("claims", TINY, "--as", "nope", *at, cwd=work, says=("variant 'nope'", "study run"))
-    refused("results", "--study", "obs_v_then_u", *at, cwd=work, says=("nothing of 'obs_v_then_u'", "study run"))
-    refused("results", "--study", TINY, "--format", "parquet", *at, cwd=work, says=("--out",))
+    assert refused(
+        "report", TINY, "--scale", "long", *at, cwd=work, says=("no run of 'tiny' at scale 'long'", "study run")
+    )
+    assert refused("claims", TINY, "--as", "nope", *at, cwd=work, says=("variant 'nope'", "study run"))
+    assert refused("results", "--study", "obs_v_then_u", *at, cwd=work, says=("nothing of 'obs_v_then_u'", "study run"))
+    assert refused("results", "--study", TINY, "--format", "parquet", *at, cwd=work, says=("--out",))
     (work / "file").touch()
-    refused("report", TINY, "--out", "file", *at, cwd=work, says=("file, not a folder",))
+    assert refused("report", TINY, "--out", "file", *at, cwd=work, says=("file, not a folder",))
 
 
 @pytest.mark.parametrize("home", ["file", "file/below"])
 def test_a_home_that_is_a_file(home: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
-    refused("run", TINY, "--home", home, cwd=tmp_path, says=("file",))
-    refused("status", "--home", home, cwd=tmp_path, says=("nothing is stored",))
+    assert refused("run", TINY, "--home", home, cwd=tmp_path, says=("file",))
+    assert refused("status", "--home", home, cwd=tmp_path, says=("nothing is stored",))
     assert (tmp_path / "file").read_text() == "precious"
 
 
 def test_a_file_called_study_home_where_the_home_would_be(tmp_path: Path) -> None:
     (tmp_path / "study_home").write_text("precious")
-    refused("run", TINY, cwd=tmp_path, says=("study_home",))
+    assert refused("run", TINY, cwd=tmp_path, says=("study_home",))
 
 
 def test_a_read_only_home(tiny: Path, tmpfs: Callable[[str], Path], tmp_path: Path) -> None:
-    refused("run", TINY, "--home", tmpfs("ro"), cwd=tmp_path, says=("writable",))
+    assert refused("run", TINY, "--home", tmpfs("ro"), cwd=tmp_path, says=("writable",))
 
 
 def test_a_hostile_working_directory_changes_nothing(tiny: Path, tmp_path: Path) -> None:

@@ -137,6 +137,6 @@ def test_gc_where_no_run_is_recorded(copy: Path) -> None:
 
 
 def test_bad_input_on_the_command_line(tmp_path: Path) -> None:
-    refused("gc", "--superseded", cwd=tmp_path, says=("add --unwanted",))
-    refused("db", "import", "gone.tar.gz", cwd=tmp_path, says=("there is no file gone.tar.gz",))
-    refused("db", "import", TINY, "--home", "new", cwd=tmp_path, says=("tiny.yaml is refused", "no tar.gz file"))
+    assert refused("gc", "--superseded", cwd=tmp_path, says=("add --unwanted",))
+    assert refused("db", "import", "gone.tar.gz", cwd=tmp_path, says=("there is no file gone.tar.gz",))
+    assert refused("db", "import", TINY, "--home", "new", cwd=tmp_path, says=("tiny.yaml is refused", "no tar.gz file"))

@@ -38,8 +38,10 @@ def test_head_is_the_newest_migration(store: Engine) -> None:
 def test_opening_again_does_not_migrate(new_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     url = new_url()
     open_store(url).dispose()
-    monkeypatch.setattr("results.store._migrate", lambda engine: pytest.fail("migrated again"))
+    migrated: list[object] = []
+    monkeypatch.setattr("results.store._migrate", migrated.append)
     open_store(url).dispose()
+    assert not migrated
 
 
 def test_queries_import_neither_alembic_nor_pydantic() -> None:

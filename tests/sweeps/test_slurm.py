@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -25,7 +24,6 @@ from sweeps.cancelling import request as request_end
 from sweeps.jobs import Job
 from sweeps.needs import outputs_there
 from sweeps.plan import Inventory
-from sweeps.program.opaque import hashes
 from sweeps.session import open_session
 from sweeps.slurm import queue
 from sweeps.slurm.arrays import shape_of
@@ -116,29 +114,6 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     assert tensors(home) == tensors(tiny)
     assert {p.stat().st_mode & 0o777 for p in home.glob("submissions/*/private")} == {0o700}
     assert not slurm.queue()
-
-
-def test_a_trainer_of_ones_own_is_told_before_its_job_is_requeued(slurm: SlurmCluster, tmp_path: Path) -> None:
-    """Its program saves at SLURM's signal, goes on in the next execution, and ends as it would have undisturbed."""
-    own, home = Path(shutil.copytree(TINY.parent / "trainer", tmp_path / "own")), Home(tmp_path / "home")
-    text = (own / "train.py").read_text()
-    (own / "train.py").write_text(
-        text.replace("        towards =", "        __import__('time').sleep(0.1)\n        towards =")
-    )
-    one = "panels.all.arms={v_epochs: [4], u_epochs: [0]}"
-    session = open_session([resolve(load_source(str(own / "foreign.yaml")), "cpu", [one])])
-    job = next(job for job in session.jobs(Inventory()) if job.kind == "train")
-    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
-    assert wait_for(lambda: any(home.trajectories.glob("*/attempts/*/staged-program/metrics.jsonl")), 120)
-    slurm.call("scancel", "--signal=USR2", placed.slurm_id)
-    assert follow(home, [job]).complete
-    first, *others = [json.loads(path.read_text()) for path in sorted(home.trajectories.glob("*/attempts/*/DONE.json"))]
-    assert (first["status"], first["stop_step"] > 0) == ("preempted", True)
-    assert [done["start_step"] for done in others] == [first["stop_step"]]
-    quiet = Home(tmp_path / "quiet")
-    assert run_job(quiet, job)[0] == "done"
-    ends = [place.trajectory(job.trajectory).checkpoint(80) / "state" for place in (home, quiet)]
-    assert hashes(ends[0]) == hashes(ends[1])
 
 
 def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_bitwise_the_same(
