@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from studies.arms import Arm, expand_seed
 from studies.errors import StudyError
 from studies.loader import load_source, resolve
 from studies.schema import ResolvedStudy
+from sweeps.plan import Inventory
 from sweeps.session import open_session
 
 STUDIES = (
@@ -147,6 +149,63 @@ def test_what_is_measured_along_the_way_trains_nothing_new(scale: str) -> None:
     assert study("samples_over_training", scale).seeds == (0,)
 
 
+@cache
+def of_one_seed(name: str, scale: str) -> ResolvedStudy:
+    return resolve(load_source(name), scale, (), [0])
+
+
+def trained(names: Sequence[str], scale: str) -> list[float]:
+    """Epochs of seed 0 that each of some studies trains when they are run one after the other."""
+    have, epochs = Inventory(), []
+    for name in names:
+        one = of_one_seed(name, scale)
+        jobs = open_session([one]).jobs(have)
+        epochs.append(sum(job.steps for job in jobs if job.kind == "train") / one.steps_per_epoch)
+        for job in jobs:
+            have.full.setdefault(job.trajectory, set()).update(job.full_steps)
+            have.snapshots.setdefault(job.trajectory, set()).update(job.snapshot_steps)
+            have.evaluated.update(one.evaluation for one in job.evaluations)
+    return epochs
+
+
+@pytest.mark.parametrize("scale", [*SMALL, "paper"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        (
+            "components",
+            "model_sizes",
+            "convergence",
+            "samples_over_training",
+            "cfg_configs",
+            "k_schedule",
+            "multistep_v",
+        ),
+        (
+            "samples_over_training",
+            "multistep_v",
+            "convergence",
+            "cfg_configs",
+            "model_sizes",
+            "k_schedule",
+            "components",
+        ),
+        (
+            "k_schedule",
+            "cfg_configs",
+            "model_sizes",
+            "multistep_v",
+            "convergence",
+            "components",
+            "samples_over_training",
+        ),
+    ],
+)
+def test_no_arm_is_trained_twice_in_whatever_order_studies_are_run(order: tuple[str, ...], scale: str) -> None:
+    together = open_session([of_one_seed(name, scale) for name in order]).epochs()
+    assert sum(trained(order, scale)) == together.planned + together.control
+
+
 def test_guidance_of_every_model_in_the_paper() -> None:
     """(effective ω′, κ, from, to) by model."""
     small, large = (2.0, 0.5, 0.0, 1.0), (2.5, 0.92, 0.0)
@@ -232,7 +291,7 @@ def test_what_all_studies_assume_at_a_scale_stands_in_each(name: str, scale: str
     assert [said for said in own if "patience" in said] == [
         said for said in study("components", scale).scale_assumptions if "patience" in said
     ]
-    assert len(study(name, scale).assumptions) == 9
+    assert len(study(name, scale).assumptions) == 10
 
 
 @pytest.mark.parametrize(
