@@ -19,6 +19,7 @@ from reports.claimwords import MEANINGLESS, compared_words, declared, implied
 from reports.errors import Unsuited
 from reports.frames import Protocols, Reading, Run, find, planned_seeds, points, readings
 from reports.owntest import judged
+from reports.paper import claimed_effect, paper_values
 from reports.predicates import Sample, decide, effect, page_trend, trend_notes
 from reports.summaries import arms_of, speedup_table, table
 from reports.verdicts import Outcome, Role, Trend, Verdict
@@ -84,6 +85,7 @@ def _judge(
         provisional=outcomes[0].n < len(seeds),
         disagreement=compared_words(outcomes),
         implies=implied(claim, outcomes),
+        paper=claimed_effect(study, claim, paper_values(study)),
         outcomes=outcomes,
     )
 

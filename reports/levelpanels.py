@@ -129,9 +129,9 @@ def _paper(ax: Axes, look: LevelLook, name: str) -> None:
 
 
 def places(ax: Axes, look: LevelLook) -> None:
-    """The same x-axis everywhere, with a tick at every level where they are few."""
+    """The same x-axis everywhere, with a tick at every level, ours or the paper's, where they are few."""
     ax.set_xlabel(look.figure.x_label, fontsize=9)
-    levels = sorted({float(x) for x in look.of("level")["x"]})
+    levels = sorted({float(x) for x in (*look.of("level")["x"], *look.paper["x"].dropna())})
     if not levels:
         return
     low, high = levels[0], levels[-1]

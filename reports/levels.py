@@ -13,7 +13,7 @@ from reports.errors import ReportError
 from reports.frames import Reading, ends, readings
 from reports.levelpanels import PAPER, LevelLook, add_levels, level_handles
 from reports.page import Page
-from reports.paper import paper_column
+from reports.paper import paper_column, paper_facts
 from reports.versions import shown
 from reports.words import metric_words, missing_arms, missing_words
 from studies.figure import Levels
@@ -81,14 +81,15 @@ def _role(figure: Levels, arm: str, control: bool, attributes: Mapping[str, Attr
 
 
 def of_paper(study: ResolvedStudy, figure: Levels, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The paper's values of the arms drawn, in `COLUMNS` with the panel `PAPER`, and the title of their axes; no rows
-    where the figure names no column of the paper, or none of its values belongs to an arm drawn."""
-    table, values = paper_column(study, figure.paper_column)
-    arms = rows[rows["role"] != "control"].drop_duplicates("arm")
-    found = arms[arms["arm"].isin(values)]
-    own = found.assign(panel=PAPER, value=found["arm"].map(values), metric=figure.paper_column)
-    nothing = dict.fromkeys(("seed", "nfe", "stage", "evaluation", "trajectory", "protocol"))
-    return own.assign(**nothing), f"The paper, {table}"
+    """The paper's value of the reference and of all its levels, whether they are drawn beside or not, in `COLUMNS` with
+    the panel `PAPER`, and the title of their axes; no rows where the figure names no column of the paper."""
+    title, values = paper_column(study, figure.paper_column)
+    ours = rows[rows["role"] == "level"].drop_duplicates("arm")
+    x = {**paper_facts(study, figure.x), **dict(zip(ours["arm"], ours["x"], strict=True))}
+    roles = dict.fromkeys(x, "level") | {figure.reference: "reference"}
+    found = [(PAPER, arm, role, x.get(arm), values[arm]) for arm, role in roles.items() if arm in values]
+    own = pd.DataFrame(found, columns=["panel", "arm", "role", "x", "value"]).astype({"x": "Float64"})
+    return own.assign(metric=figure.paper_column).reindex(columns=COLUMNS), f"The paper, {title}"
 
 
 def _how_to_read(rows: pd.DataFrame, look: LevelLook) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from reports.statistics import Interval, holm, paired_t, resolvable
+from reports.statistics import Interval, holm, paired_t, relative, resolvable
 from reports.tables import Cell, FilledTable, Part, Row
 from studies.table import Column
 
@@ -109,11 +109,6 @@ def _difference(part: Part, row: Row, column: Column, cell: Cell, reference: Cel
     if t is None:
         return replace(order, reason="the difference is the same in every seed, so there is nothing to test against")
     return replace(order, interval=t.interval, sd=t.sd, p=t.p, resolvable=resolvable(t.sd, t.n, ALPHA))
-
-
-def relative(value: float | None, reference: float | None) -> float | None:
-    """Value minus reference, in % of the reference; None where one of them is not known."""
-    return None if value is None or not reference else 100 * (value - reference) / abs(reference)
 
 
 def _adjusted(orders: Sequence[Order]) -> list[Order]:

@@ -1,33 +1,35 @@
 """How many seeds a study needs: from the spread of paired differences in the store. Pure functions.
 
-Everything is for the two-sided t test of differences paired by seed, in % of the mean of the second arm. The spread is
-that observed, itself uncertain with few seeds; the effect looked for is never the one observed, but the paper's where
-it is known, else one of 10 %.
+Everything is for the two-sided t test of differences paired by seed, in % of the mean of the second arm or, for a
+speed-up, of its log₂. The spread is that observed, itself uncertain with few seeds; the effect looked for is never the
+one observed, but the paper's where it is known, else a difference of 10 % or a speed-up of 1.5.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from reports.errors import Unsuited
 from reports.frames import Protocols, Reading, points, readings
-from reports.orders import ALPHA, relative
-from reports.paper import PaperValues
+from reports.orders import ALPHA
+from reports.paper import PaperValues, claimed_effect, paper_effect, primary_columns
 from reports.statistics import Array, degenerate, power, resolvable
+from reports.summaries import speedup_table
 from reports.summaries import table as summaries
 from reports.tablefill import reference_of, values_at
 from studies.arms import expand_seed
 from studies.claim import Claim
 from studies.schema import ResolvedStudy
-from studies.table import Column
 
 WANTED_POWER = 0.8
-ASSUMED_EFFECT = 10.0  # %, where the paper's is not known
+ASSUMED_EFFECT = {"percent": 10.0, "log2": math.log2(1.5)}  # where the paper's is not known
 MOST_SEEDS = 1000
 NO_SPREAD = "no spread in the store yet"
 
@@ -35,7 +37,7 @@ NO_SPREAD = "no spread in the store yet"
 @dataclass(frozen=True)
 class Comparison:
     """Two arms of a panel that a study compares: by a claim, or as a row of its table with its reference. ``paper`` is
-    the paper's difference in % of the second arm, where it is known."""
+    the paper's difference in ``unit``, % of the second arm or log₂ of the speed-up, where it is known."""
 
     study: str
     panel: str
@@ -47,6 +49,7 @@ class Comparison:
     claim: Claim | None = None
     alpha: float = ALPHA
     paper: float | None = None
+    unit: Literal["percent", "log2"] = "percent"
 
     @property
     def place(self) -> tuple[str, tuple[str, str], str, int, str]:
@@ -56,8 +59,8 @@ class Comparison:
 @dataclass(frozen=True)
 class Need:
     """What seeds can show of one comparison. ``sd``, ``now`` and ``then`` (the smallest effects resolvable with the
-    ``n`` seeds of the store and with those ``planned``) and ``effect`` are in %. ``seeds`` is how many show ``effect``
-    with 80 % power, None where that is unknown (see ``unknown``) or more than 1000."""
+    ``n`` seeds of the store and with those ``planned``) and ``effect`` are in its unit. ``seeds`` is how many show
+    ``effect`` with 80 % power, None where that is unknown (see ``unknown``) or more than 1000."""
 
     comparison: Comparison
     planned: int
@@ -82,7 +85,7 @@ def needs(study: ResolvedStudy, frame: pd.DataFrame | None, protocols: Protocols
 
 
 def _need(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | None, protocols: Protocols) -> Need:
-    need = Need(one, len(study.seeds), abs(one.paper) if one.paper else ASSUMED_EFFECT)
+    need = Need(one, len(study.seeds), abs(one.paper) if one.paper else ASSUMED_EFFECT[one.unit])
     try:
         d = _differences(study, one, frame, protocols)
     except Unsuited as error:
@@ -113,12 +116,12 @@ def comparisons(study: ResolvedStudy, paper: PaperValues) -> list[Comparison]:
 
 def _of_claims(study: ResolvedStudy, paper: PaperValues) -> Iterator[Comparison]:
     for claim in study.claims:
-        if claim.test != "difference" or claim.arms is None:
+        if claim.test not in ("difference", "speedup") or claim.arms is None:
             continue
         place = (claim.metric or study.primary, claim.nfe, claim.solver)
-        shown = [c for c in primary_columns(study) if (study.primary, c.nfe, c.solver) == place]
-        effect = paper_effect(paper, claim.arms, shown[0]) if shown and claim.summary == "end" else None
-        yield Comparison(study.study, claim.panel, claim.arms, f"claim {claim.id}", *place, claim, claim.alpha, effect)
+        effect = claimed_effect(study, claim, paper)
+        one = Comparison(study.study, claim.panel, claim.arms, f"claim {claim.id}", *place, claim, claim.alpha, effect)
+        yield one if claim.test == "difference" else replace(one, unit="log2", paper=effect and math.log2(effect))
 
 
 def _of_rows(study: ResolvedStudy, paper: PaperValues) -> Iterator[Comparison]:
@@ -134,27 +137,18 @@ def _of_rows(study: ResolvedStudy, paper: PaperValues) -> Iterator[Comparison]:
                 yield Comparison(study.study, arm.panel, pair, f"row, {column.label}", *place, paper=effect)
 
 
-def primary_columns(study: ResolvedStudy) -> list[Column]:
-    """The columns of a study's table that show its primary metric at the end."""
-    columns = study.table.columns if study.table else ()
-    return [c for c in columns if c.metric in (None, study.primary) and c.percent == 100]
-
-
-def paper_effect(paper: PaperValues, arms: tuple[str, str], column: Column) -> float | None:
-    """The paper's difference of two arms, in % of the second; None where it is not known."""
-    a, b = (paper.get((arm, column.id)) for arm in arms)
-    return relative(a, b)
-
-
 def _differences(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | None, protocols: Protocols) -> Array:
-    """The paired differences that the store holds, one a seed, in % of the mean of the second arm. Raises: Unsuited."""
-    own = None if frame is None else frame[frame["panel"] == one.panel]
+    """The paired differences that the store holds, one a seed, in the comparison's unit. Raises: Unsuited."""
+    panels = {one.claim.place(arm)[0] for arm in one.arms} if one.claim else {one.panel}
+    own = None if frame is None else frame[frame["panel"].isin(panels)]
     if own is None or own.empty:
         raise Unsuited(NO_SPREAD)
     wanted = (one.metric, one.nfe, one.solver)
     reading = next((r for r in readings(study, own, protocols) if (r.metric, r.nfe, r.solver) == wanted), None)
     if reading is None:
         raise Unsuited(f"the store holds no {one.metric} at {one.nfe} NFE ({one.solver})")
+    if one.claim is not None and one.unit == "log2":
+        return speedup_table(one.claim, points(own, reading))["first"].dropna().to_numpy(float)
     pair = _pair(one, own, reading).dropna().to_numpy(float)
     base = abs(pair[:, 1].mean()) if len(pair) else 0.0
     return 100 * (pair[:, 0] - pair[:, 1]) / base if base else np.empty(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.box import HORIZONTALS
@@ -27,10 +28,10 @@ COLUMNS = (
     "comparison", "of", "sd", "seeds there", "resolvable now", "resolvable as planned", "effect", "seeds needed",
 )  # fmt: skip
 NOTES = (
-    "Differences paired by seed, in % of the mean of the second arm, at the end unless a claim says otherwise. sd: of "
-    "the differences. Resolvable: the smallest difference that so many seeds show with 80 % power (two-sided t test, "
-    "without correction for several rows). Seeds needed: for 80 % power to see the paper's effect, or 10 % where the "
-    "paper has none to compare with.",
+    "Differences paired by seed, in % of the mean of the second arm, at the end unless a claim says otherwise; of a "
+    "speed-up its log₂, told as factors. sd: of these over seeds. Resolvable: the smallest that so many seeds show "
+    "with 80 % power (two-sided t test, without correction for several rows). Seeds needed: for 80 % power to see the "
+    "paper's effect, or 10 % (a speed-up of 1.5) where the paper has none to compare with.",
     "The sd of few seeds is itself uncertain: the true one may be 3.7 times as large at n = 4, 1.7 times at n = 12 "
     "(upper ends of 95 % intervals).",
 )
@@ -55,17 +56,24 @@ def build_power(engine: Engine | None, home: Home, studies: Sequence[ResolvedStu
 
 def cells(need: Need) -> tuple[str, ...]:
     """One line in the order of `COLUMNS`."""
-    one = need.comparison
+    one, say = need.comparison, partial(_said, need.comparison.unit)
     return (
         f"{one.study} {one.panel}: {one.arms[0]} − {one.arms[1]}",
         one.what,
-        number(need.sd, " %"),
+        say(need.sd),
         str(need.n),
-        number(need.now, " %"),
-        f"{number(need.then, ' %')} ({need.planned})",
-        f"{number(one.paper, ' %')} (paper)" if one.paper else f"±{number(need.effect, ' %')}",
+        say(need.now),
+        f"{say(need.then)} ({need.planned})",
+        f"{say(one.paper)} (paper)" if one.paper else f"{'±' if one.unit == 'percent' else ''}{say(need.effect)}",
         need.seeds_said,
     )
+
+
+def _said(unit: str, value: float | None) -> str:
+    """``5.3 %``, or log₂ of a speed-up as a factor: ``1.4×``."""
+    if unit == "log2":
+        return number(None if value is None else 2.0 ** min(value, 1000.0), "×")
+    return number(value, " %")
 
 
 def show(found: Sequence[Need], console: Console) -> None:
@@ -83,15 +91,17 @@ def show(found: Sequence[Need], console: Console) -> None:
 
 
 def records(found: Sequence[Need]) -> list[dict[str, Any]]:
-    """One record a comparison, for programs; ``seeds_needed`` is null where it is unknown or above ``most_seeds``."""
+    """One record a comparison, for programs: numbers in %, those of speed-ups in log₂, as their names say;
+    ``seeds_needed`` is null where it is unknown or above ``more_than``."""
     return [
         {
             "study": n.comparison.study, "panel": n.comparison.panel, "arms": list(n.comparison.arms),
             "claim": n.comparison.claim.id if n.comparison.claim else None, "what": n.comparison.what,
             "metric": n.comparison.metric, "nfe": n.comparison.nfe, "solver": n.comparison.solver,
-            "alpha": n.comparison.alpha, "n": n.n, "planned_n": n.planned, "sd_percent": n.sd,
-            "resolvable_now_percent": n.now, "resolvable_planned_percent": n.then,
-            "paper_percent": n.comparison.paper, "effect_percent": n.effect, "seeds_needed": n.seeds,
+            "alpha": n.comparison.alpha, "n": n.n, "planned_n": n.planned, f"sd_{n.comparison.unit}": n.sd,
+            f"resolvable_now_{n.comparison.unit}": n.now, f"resolvable_planned_{n.comparison.unit}": n.then,
+            f"paper_{n.comparison.unit}": n.comparison.paper, f"effect_{n.comparison.unit}": n.effect,
+            "seeds_needed": n.seeds,
             "more_than": MOST_SEEDS if n.sd is not None and n.seeds is None else None, "unknown": n.unknown or None,
         }
         for n in found

@@ -152,3 +152,8 @@ def t_band(values: Array, confidence: float = 0.95) -> tuple[Array, Array, Array
     mean = np.where(n, mean, np.nan)
     half = np.where(n > 1, half, np.nan)
     return mean, mean - half, mean + half
+
+
+def relative(value: float | None, reference: float | None) -> float | None:
+    """Value minus reference, in % of the reference; None where one of them is not known."""
+    return None if value is None or not reference else 100 * (value - reference) / abs(reference)

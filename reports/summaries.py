@@ -117,8 +117,9 @@ def speedup_table(claim: Claim, rows: pd.DataFrame) -> pd.DataFrame:
 def _curve(claim: Claim, rows: pd.DataFrame, arm: str) -> pd.DataFrame:
     """The points of an arm in the claim's stage. Raises: Unsuited where it has none."""
     in_stage = rows["last"] if claim.stage is None else rows["stage"] == claim.stage
-    curve = rows[in_stage & (rows["panel"] == claim.panel) & (rows["arm"] == arm)]
+    panel, name = claim.place(arm)
+    curve = rows[in_stage & (rows["panel"] == panel) & (rows["arm"] == name)]
     if curve.empty:
         stage = f"stage '{claim.stage}'" if claim.stage else "its last stage"
-        raise Unsuited(f"arm '{arm}' has no point in {stage} (panel '{claim.panel}')")
+        raise Unsuited(f"arm '{name}' has no point in {stage} (panel '{panel}')")
     return curve

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from reports.claims import judge
 from reports.errors import NothingToReport
 from reports.latex import latex
 from reports.orders import compare, rankings
@@ -20,6 +22,7 @@ from reports.tablefill import fill
 from reports.tableformats import markdown
 from reports.tablerecords import order_records, origin, ranking_records, seed_records, value_records
 from reports.tablewords import Document, document
+from reports.text import implied_words
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -66,7 +69,14 @@ def build_table(
     orders, ranked = compare(table), rankings(table)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
     said = document(table, orders, ranked, stored.run, variant)
-    told = replace(said, others=other_methods(stored.study), orders_file=f"{stem}_orders.csv")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    verdicts = judge(stored.study, stored.frame, stored.protocols, run=stored.run, variant=variant, time=now)
+    told = replace(
+        said,
+        others=other_methods(stored.study),
+        orders_file=f"{stem}_orders.csv",
+        implied=tuple(implied_words(verdict) for verdict in verdicts if verdict.implies),
+    )
     common = origin(table, stored.run, variant)
     texts = {
         f"{stem}_table.md": markdown(told),

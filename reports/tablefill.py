@@ -11,7 +11,7 @@ import pandas as pd
 from meanflow_core.flops import class_count, data_shape, parameter_count
 from reports.errors import ReportError
 from reports.frames import Protocols, Reading, find, planned_seeds, points, readings
-from reports.paper import PaperValues
+from reports.paper import PaperValues, rank_groups
 from reports.tables import Cell, FilledTable, Part, Row, marked
 from studies.arms import expand_seed
 from studies.schema import ResolvedStudy
@@ -49,8 +49,8 @@ def fill(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols, paper:
                 Row(arm["arm"], _label(study, table, arm), bool(arm["control"]), reference, tuple(cells), about)
             )
         _check_references(panel, rows)
-        parts.append(Part(str(panel), study.panels[panel].title, of_columns, marked(rows)))
-    return FilledTable(study, table, tuple(parts))
+        parts.append(Part(str(panel), study.panels[panel].title, of_columns, tuple(rows)))
+    return FilledTable(study, table, marked(parts, rank_groups(study)))
 
 
 def _cell(

@@ -12,6 +12,7 @@ from rich.text import Text
 from reports.tablewords import MARKS, Block, Document, Words
 from reports.text import aligned, escaped
 
+IMPLIED = "What the verdicts imply"
 STYLES = {"best": "bold", "second": "underline"}
 
 
@@ -24,7 +25,7 @@ def markdown(document: Document) -> str:
     if document.orders:
         parts += ["#### Orders", *(_markdown_block(block) for block in document.orders)]
         parts += [escaped(note) for note in document.order_notes]
-    parts.append(_bullets("Assumptions", document.assumptions))
+    parts += [_bullets(IMPLIED, document.implied), _bullets("Assumptions", document.assumptions)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -45,6 +46,11 @@ def _bullets(title: str, lines: tuple[str, ...]) -> str:
     return f"{title}:\n\n" + "\n".join(f"- {escaped(' '.join(line.split()))}" for line in lines) if lines else ""
 
 
+def _listed(title: str, lines: tuple[str, ...]) -> str:
+    """A list as plain text; nothing for no lines."""
+    return "\n".join([f"{title}:", *(f"- {' '.join(line.split())}" for line in lines)]) if lines else ""
+
+
 def show(document: Document, console: Console) -> None:
     """Print values and the orders at the end of training: tables in a terminal, plain lines elsewhere."""
     if not console.is_terminal:
@@ -60,6 +66,8 @@ def show(document: Document, console: Console) -> None:
         console.print(_rich(block))
     for note in order_notes(document):
         console.print(Text(note, style="dim"))
+    if document.implied:
+        console.print(Text(_listed(IMPLIED, document.implied)))
 
 
 def order_notes(document: Document) -> list[str]:
@@ -82,7 +90,7 @@ def plain(document: Document) -> str:
     parts = [document.heading, document.warning, *(_plain_block(block) for block in document.values)]
     parts.append(f"*…*: {MARKS.format('_…_')} {document.caption}")
     parts += [_plain_block(document.others)] if document.others else []
-    parts += [*map(_plain_block, document.last_orders), *order_notes(document)]
+    parts += [*map(_plain_block, document.last_orders), *order_notes(document), _listed(IMPLIED, document.implied)]
     return "\n\n".join(filter(None, parts))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -136,18 +136,42 @@ class FilledTable:
         return "all columns" if len(columns) == len(self.columns) > 1 else ", ".join(columns)
 
 
-def marked(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows of one part with the best and the second best of every column marked, ours and the paper's. Controls take
-    no part; nor is any of ours marked where arms differ in seeds, for means over different seeds are not compared."""
-    arms = [row for row in rows if not row.control]
-    columns = list(zip(*(row.cells for row in arms), strict=True))
-    ours = [marks([cell.mean if same_seeds(column) else None for cell in column]) for column in columns]
-    papers = [marks([cell.paper for cell in column]) for column in columns]
-    done = []
-    for i, row in enumerate(arms):
-        cells = [replace(cell, mark=a[i], paper_mark=b[i]) for cell, a, b in zip(row.cells, ours, papers, strict=True)]
-        done.append(replace(row, cells=tuple(cells)))
-    return (*done, *(row for row in rows if row.control))
+def marked(parts: Sequence[Part], groups: Mapping[str, str]) -> tuple[Part, ...]:
+    """Parts with the best and the second best of every column marked: of ours among the rows of a part, of the paper's
+    among those of a group (``groups``, by arm) or else of a part. Controls take no part; nor is any of ours marked
+    where arms differ in seeds, for means over different seeds are not compared."""
+    named = [(part.panel, row) for part in parts for row in part.rows if not row.control]
+    ours = _marks_among([(panel, panel, row) for panel, row in named], _mean_marks)
+    papers = _marks_among([(groups.get(row.arm, panel), panel, row) for panel, row in named], _paper_marks)
+
+    def with_marks(panel: str, row: Row) -> Row:
+        if row.control:
+            return row
+        both = zip(row.cells, ours[panel, row.arm], papers[panel, row.arm], strict=True)
+        return replace(row, cells=tuple(replace(cell, mark=a, paper_mark=b) for cell, a, b in both))
+
+    return tuple(replace(part, rows=tuple(with_marks(part.panel, row) for row in part.rows)) for part in parts)
+
+
+def _marks_among(
+    rows: Sequence[tuple[str, str, Row]], marks_of: Callable[[Sequence[Cell]], list[Mark | None]]
+) -> dict[tuple[str, str], tuple[Mark | None, ...]]:
+    """By (panel, arm), the marks of a row's cells among those of the same group; ``rows`` are (group, panel, row)."""
+    found: dict[tuple[str, str], tuple[Mark | None, ...]] = {}
+    for group in dict.fromkeys(group for group, _, _ in rows):
+        own = [(panel, row) for at, panel, row in rows if at == group]
+        columns = zip(*(row.cells for _, row in own), strict=True)
+        by_row = zip(*(marks_of(column) for column in columns), strict=True)
+        found |= {(panel, row.arm): marks for (panel, row), marks in zip(own, by_row, strict=True)}
+    return found
+
+
+def _mean_marks(column: Sequence[Cell]) -> list[Mark | None]:
+    return marks([cell.mean if same_seeds(column) else None for cell in column])
+
+
+def _paper_marks(column: Sequence[Cell]) -> list[Mark | None]:
+    return marks([cell.paper for cell in column])
 
 
 def same_seeds(cells: Sequence[Cell]) -> bool:

@@ -11,7 +11,7 @@ from reports import captions
 from reports.claimwords import MEANINGLESS
 from reports.frames import Run
 from reports.orders import Order, Ranking, value_verdict
-from reports.paper import paper_table
+from reports.paper import paper_table, rank_groups
 from reports.tables import Cell, FilledTable, Mark, Part, Row
 from reports.text import number, span
 from reports.versions import DECLARED
@@ -26,6 +26,8 @@ ORDER_NOTES = (
     "or, where the paper has none, whether the row is lower or higher; undecided unless p < 0.05.",
     "Smallest resolvable: the difference that these seeds show with 80 % power at the spread seen (two-sided, 0.05, "
     "before Holm's correction). A smaller one that is not seen says nothing about whether it is there.",
+    "A claim about two rows is tested alone, without that correction (`study claims`), so that it may be decided where "
+    "the order here is not.",
 )
 ONE_SEED = "One seed resolves nothing: how large a difference it could show is not known without a spread over seeds."
 
@@ -51,7 +53,8 @@ class Block:
 @dataclass(frozen=True)
 class Document:
     """All that is said of one table: values, other methods in the paper's table, then orders, with notes on how to read
-    them. ``last_orders`` are those of the columns at the end of training, ``orders_file`` is where all are."""
+    them. ``last_orders`` are those of the columns at the end of training, ``orders_file`` is where all are. ``implied``
+    is what the verdicts on claims say that explain their outcome, as those about controls do."""
 
     heading: str
     warning: str
@@ -64,6 +67,7 @@ class Document:
     assumptions: tuple[str, ...]
     others: Block | None = None
     orders_file: str = ""
+    implied: tuple[str, ...] = ()
 
     @property
     def elsewhere(self) -> str:
@@ -173,6 +177,8 @@ def value_notes(table: FilledTable) -> list[str]:
         said.append(f"No best is marked while arms of a part differ in seeds: {'; '.join(table.uneven)}.")
     if any(cell.paper is not None for cell in cells):
         said.append(f"Paper: {_papers(study)}, in its setting (network, data, budget, guidance).")
+    if groups := rank_groups(study):
+        said.append(f"It marks the best among its rows of each of: {'; '.join(dict.fromkeys(groups.values()))}.")
     if study.as_in_paper:
         said.append("In brackets: where the paper's value lies with respect to our 95 % interval.")
     elif not study.meaningless:

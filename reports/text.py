@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console, Group
@@ -23,8 +24,9 @@ FOOTNOTES = (
     "equivalence. A speed-up is the geometric mean over seeds; tested are its log₂, two-sided. First crossings of "
     "noisy curves come early, which makes it larger, up or down, but favours neither arm.",
     "Each claim has one primary metric and one test, declared before any result was seen; α holds for one "
-    "claim, without correction for their number. The truth, the error against the known v and u, is judged the same "
-    "way beside it; it and the secondary metrics are uncorrected and decide nothing.",
+    "claim, without correction for their number. Tables and rankings do correct, for the rows that they compare, so "
+    "that the order of a pair may be undecided there whose claim is decided here. The truth, the error against the "
+    "known v and u, is judged the same way beside it; it and the secondary metrics are uncorrected and decide nothing.",
     "Page's test is one-sided. It takes arms as exchangeable within a seed; arms that share a training prefix are "
     "correlated, which makes its p too small, so a trend must also show in the two-sided t of per-seed slopes.",
 )
@@ -74,6 +76,17 @@ def resolvable(outcome: Outcome) -> str:
     return number(outcome.resolvable) + percent
 
 
+def of_paper(verdict: Verdict, effect: float) -> str:
+    """The paper's effect, and whether these seeds can show one so small: ``−3.9 %, not resolvable with 12 seeds``."""
+    outcome = verdict.primary
+    if verdict.test == "speedup":
+        said, size, least = number(effect, "×"), abs(math.log2(effect)), outcome.resolvable
+    else:
+        said, size, least = number(effect, " %"), abs(effect), outcome.resolvable_percent
+    shown = verdict.test == "equivalence" or least is None or size >= least
+    return said if shown else f"{said}, not resolvable with {outcome.n} seeds"
+
+
 def findings(verdict: Verdict) -> list[str]:
     """What was declared and found, one sentence a line."""
     first = verdict.primary
@@ -86,6 +99,8 @@ def findings(verdict: Verdict) -> list[str]:
     if first.resolvable is not None:
         what = "speed-up" if first.speedup else "difference"
         lines.append(f"Smallest resolvable {what} (80 % power): {resolvable(first)}.")
+    if verdict.paper is not None:
+        lines.append(f"The paper's own numbers: {of_paper(verdict, verdict.paper)}.")
     if first.p_sign_flip is not None:
         lines.append(f"Sign-flip permutation test of the mean difference: p = {number(first.p_sign_flip)}.")
     lines += trend_lines(first)
@@ -143,6 +158,11 @@ def title(verdict: Verdict) -> str:
     """``fixed_u_budget: SUPPORTED at scale cpu``."""
     name, rest = verdict.label.split(" ", 1)
     return f"{verdict.claim}: {name.upper()} {rest}"
+
+
+def implied_words(verdict: Verdict) -> str:
+    """A claim, its verdict and what that implies: ``k = 1 is better than k → ∞. Contradicted: Table 4's ...``."""
+    return f"{verdict.text} {verdict.primary.verdict.capitalize()}: {verdict.implies}"
 
 
 def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console) -> None:

@@ -103,7 +103,11 @@ class Outcome(Record):
 
 
 class Verdict(Record):
-    """The verdict on one claim at one scale: that of its primary reading, beside the truth's and all others."""
+    """The verdict on one claim at one scale: that of its primary reading, beside the truth's and all others.
+
+    ``paper`` is the effect that the paper's own numbers give, where it has them: in % of the second arm, of a speed-up
+    its factor.
+    """
 
     study: str
     scale: str
@@ -125,6 +129,7 @@ class Verdict(Record):
     paper_scale: str
     disagreement: str
     implies: str = ""
+    paper: float | None = None
     outcomes: tuple[Outcome, ...]
 
     @property
@@ -162,7 +167,7 @@ def _without_later(dumped: dict[str, Any]) -> dict[str, Any]:
     """A verdict's fields without those that verdicts have had since they were first recorded, where they say nothing:
     a line recorded before and the same verdict now must be equal."""
     outcomes = [{k: v for k, v in o.items() if k != "speedup" or v is not None} for o in dumped["outcomes"]]
-    return {k: v for k, v in dumped.items() if k != "implies" or v} | {"outcomes": outcomes}
+    return {k: v for k, v in dumped.items() if k not in ("implies", "paper") or v} | {"outcomes": outcomes}
 
 
 def same_claim(line: Mapping[str, Any], new: Verdict) -> bool:

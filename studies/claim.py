@@ -34,6 +34,8 @@ class Claim(Strict):
     Test ``own``: the component ``judge`` decides, by the summaries of ``arms``, or else of the panel's arms that have
     the attributes ``among`` (`reports.owntest`).
 
+    An arm is one of ``panel``; ``panel/arm`` names one of another panel.
+
     ``implies`` says in words what each verdict would mean, for tests whose outcome needs explaining; it is printed with
     the verdict.
 
@@ -61,6 +63,11 @@ class Claim(Strict):
     truth: str | None = None
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     implies: dict[Literal["supported", "contradicted", "undecided"], str] = {}
+
+    def place(self, arm: str) -> tuple[str, str]:
+        """(panel, arm) of one of ``arms``."""
+        panel, _, name = arm.rpartition("/")
+        return panel or self.panel, name
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -209,8 +209,9 @@ def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
     yield from _at_nfe(study, (*loc, "nfe"), metric, claim.nfe, claim.solver)
     if claim.truth is not None and not claim.truth.startswith(names := tuple(c.short for c in components("metric"))):
         yield (*loc, "truth"), f"there is no metric '{claim.truth}' (there is: {', '.join(names)})"
-    for arm in claim.arms or ():
-        yield from _known((*loc, "arms"), f"arm of panel '{claim.panel}'", arm, _arms(study, claim.panel))
+    for panel, arm in map(claim.place, claim.arms or ()):
+        unknown = list(_known((*loc, "arms"), "panel", panel, list(study.panels)))
+        yield from unknown or _known((*loc, "arms"), f"arm of panel '{panel}'", arm, _arms(study, panel))
     for name, value in claim.among.items():
         values = [arm[name] for arm in _attributes(study, claim.panel) if name in arm]
         if value not in values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -27,13 +27,17 @@ class PaperRow(Strict):
 
 
 class PaperTable(Strict):
-    """A table of the paper. Columns go by the ids of the study's table (`studies.table.Column`)."""
+    """A table of the paper. Columns go by the ids of the study's table (`studies.table.Column`).
+
+    ``ranked_by`` says among which rows it marks the best: those of a study's panel, or those of a ``group``.
+    """
 
     table: PositiveInt
     caption: str
     metric: str
     columns: dict[Name, str] = Field(min_length=1)
     rows: tuple[PaperRow, ...] = Field(min_length=1)
+    ranked_by: Literal["panel", "group"] = "panel"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

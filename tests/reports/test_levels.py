@@ -16,6 +16,7 @@ from reports.figures import truth_measured
 from reports.files import save_figure
 from reports.levels import COLUMNS, with_roles
 from reports.versions import TRUTH, Version
+from studies.cli.sweeping import choose_sweep
 from studies.figure import Levels
 from studies.loader import load_source, resolve
 
@@ -93,6 +94,23 @@ def test_the_papers_values_stand_beside() -> None:
     assert_nothing_cut_or_overlapping(drawing)
     other = draw_case(resolved, frame, protocols, Version("other", "frechet_pixel"))
     assert len(other.figure.axes) == 2, "only the declared figure is the paper's"
+
+
+def test_the_papers_levels_stand_beside_another_grid() -> None:
+    resolved, _ = choose_sweep("k_schedule", "cpu", "0-1", ["space.schedule_power=[0.25, 4]"], "wide")
+    made = measured(resolved, lambda arm, p: noisy(arm, p, 0.02) * (2.0 if arm.name == "k4" else 1.0))
+    drawing = draw_case(resolved, *made)
+    *ours, paper = drawing.figure.axes
+    (curve,) = [line for line in paper.lines if line.get_marker() == "D"]
+    assert dict(zip(curve.get_xdata(), curve.get_ydata(), strict=True)) == {0.5: 11.16, 1: 10.2, 2: 11.44, 3: 11.99}
+    assert across(paper) == {11.58}
+    for ax in drawing.figure.axes:
+        assert list(ax.get_xticks()) == [0.25, 0.5, 1, 2, 3, 4]
+        low, high = ax.get_xlim()
+        assert low < 0.25 and high > 4
+    drawn = drawing.points[(drawing.points["role"] == "level") & (drawing.points["panel"] != "paper")]
+    assert set(drawn["arm"]) == {"k0.25", "k4"} and len(ours) == 2
+    assert_nothing_cut_or_overlapping(drawing)
 
 
 @pytest.mark.parametrize("seeds, meaningless", [(1, False), (2, True)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reports.othermethods import other_methods
-from reports.paper import paper_column, paper_values, speedups_in
+from reports.paper import claimed_effect, paper_column, paper_values, rank_groups, speedups_in
 from studies.cli.sweeping import choose_sweep
 from studies.loader import load_source, resolve
 
@@ -23,6 +23,28 @@ def test_changed_arms_have_none(override: str) -> None:
     assert changed.table is not None and "left out" not in said
     assert paper_values(changed) == {} and paper_column(changed, "fid_1nfe") == ("", {})
     assert other_methods(changed) is None
+
+
+def effect(name: str, claim: str) -> float | None:
+    one = resolve(load_source(name), "cpu")
+    (found,) = [c for c in one.claims if c.id == claim]
+    return claimed_effect(one, found, paper_values(one))
+
+
+def test_the_effect_that_the_paper_gives_a_claim() -> None:
+    assert effect("model_sizes", "dtd_over_min_snr_m") == pytest.approx(100 * (4.43 - 4.61) / 4.61)
+    assert effect("model_sizes", "dtd_xl_2nfe") == pytest.approx(100 * (2.64 - 2.93) / 2.93)
+    assert effect("model_sizes", "l_matches_xl") == pytest.approx(100 * (3.47 - 3.43) / 3.43), "across two panels"
+    assert effect("convergence", "faster_xl") == 2.5 and effect("convergence", "faster_b") is None
+    assert effect("components", "progressive_over_constant") is None, "a control of ours"
+    assert effect("obs_v_then_u", "fixed_u_budget") is None, "its figure prints no numbers"
+
+
+def test_groups_among_which_the_paper_marks_the_best() -> None:
+    groups = rank_groups(resolve(load_source("cfg_configs"), "cpu"))
+    assert len(groups) == 8 and groups["meanflow_l_kappa50"] == groups["dtd_u_weight_xl_kappa50"]
+    assert len(set(groups.values())) == 2
+    assert rank_groups(resolve(load_source("model_sizes"), "cpu")) == {}, "Table 1 marks by model"
 
 
 def test_nor_do_their_speedups() -> None:

@@ -16,8 +16,10 @@ from reports.power import Need, comparisons, needs, seeds_needed
 from reports.powerreport import COLUMNS, build_power, cells, records
 from results import queries
 from results.layout import Home
+from studies.arms import Arm, Point
 
-from .synthetic import FakeRun, Protocols
+from .synthetic import FakeRun, Protocols, measured
+from .synthetic import study as builtin
 from .tabled import PAPER, Values, case, some_values, study, without
 
 HELPS = {"id": "a_helps", "text": "", "where": "", "panel": "left", "test": "difference", "arms": ["a", "b"],
@@ -103,6 +105,41 @@ def test_a_claims_summary_is_what_is_compared() -> None:
     a, b = (np.array(values[arm]) * curve.mean() for arm in ("a", "b"))
     assert one.sd == pytest.approx(float((100 * (a - b) / b.mean()).std(ddof=1)))
     assert one.effect == 10.0 and one.comparison.paper is None
+
+
+def test_a_speedup_is_told_as_a_factor() -> None:
+    """Curves that fall alike but for their pace, a factor a seed: log₂ of the speed-up is known, and so is its sd."""
+    resolved = builtin("cpu", range(6), "convergence")
+    pace = np.array([1.5, 1.7, 1.9, 2.1, 2.3, 2.5])
+
+    def value(arm: Arm, p: Point) -> float:
+        own = pace[arm.seed] if arm.name == "dtd_u_weight" else 1.0
+        return 100.0 - own * float(p.epoch)  # straight, so that interpolation is exact
+
+    by_claim = {n.comparison.what: n for n in needs(resolved, *measured(resolved, value), {})}
+    one = by_claim["claim faster_xl"]
+    sd = float(np.log2(pace).std(ddof=1))
+    assert one.comparison.unit == "log2" and one.sd == pytest.approx(sd) and one.n == 6
+    assert one.effect == pytest.approx(math.log2(2.5)) and one.seeds == seeds_needed(math.log2(2.5), sd)
+    line = dict(zip(COLUMNS, cells(one), strict=True))
+    assert line["sd"] == f"{2**sd:.3g}×" and line["effect"] == "2.5× (paper)"
+    record = {r["claim"]: r for r in records(list(by_claim.values()))}["faster_xl"]
+    assert record["paper_log2"] == pytest.approx(math.log2(2.5)) and "sd_percent" not in record
+    unknown = by_claim["claim faster_b"]
+    assert unknown.comparison.paper is None and cells(unknown)[COLUMNS.index("effect")] == "1.5×"
+
+
+def test_a_claim_across_panels_is_compared_across_them() -> None:
+    resolved = builtin("cpu", range(4), "model_sizes")
+    rng = np.random.default_rng(0)
+    ends = {(arm, seed): rng.normal(10, 1) for arm in ("dtd_u_weight_l", "meanflow_xl") for seed in range(4)}
+    claim = next(c for c in resolved.claims if c.id == "l_matches_xl")
+    difference = claim.model_copy(update={"test": "difference", "direction": "decreasing", "margin": None})
+    resolved = resolved.model_copy(update={"claims": (difference,)})
+    made = measured(resolved, lambda arm, p: ends.get((arm.name, arm.seed), 1.0))
+    one = needs(resolved, *made, {})[0]
+    a, b = (np.array([ends[arm, seed] for seed in range(4)]) for arm in ("dtd_u_weight_l", "meanflow_xl"))
+    assert one.sd == pytest.approx(float((100 * (a - b) / b.mean()).std(ddof=1)))
 
 
 def test_without_the_papers_effect_ten_percent() -> None:

@@ -32,7 +32,7 @@ from reports.tableformats import markdown, plain, show
 from reports.tablewords import Document, count, document, writer
 from results.layout import Home
 
-from .synthetic import Case, FakeRun, measured
+from .synthetic import Case, FakeRun, measured, noisy
 from .synthetic import study as builtin
 from .tabled import ARMS, PAPER, case, some_values, study, without
 from .test_build import Store
@@ -45,6 +45,29 @@ def told(made: Case | None = None, **changed: Any) -> Document:
     resolved, frame, protocols = made or case(some_values(), **changed)
     table = fill(resolved, frame, protocols, PAPER)
     return document(table, compare(table), rankings(table), FakeRun(), None)
+
+
+def test_what_verdicts_imply_stands_below_the_table() -> None:
+    said = replace(told(), implied=("k = 1 is better than k → ∞. Contradicted: *never* annealing is better.",))
+    for text in (plain(said), markdown(said)):
+        assert text.count("What the verdicts imply:") == 1
+    assert "- k = 1 is better than k → ∞. Contradicted: *never* annealing is better." in plain(said)
+    assert "Contradicted: \\*never\\* annealing" in markdown(said)
+    terminal = io.StringIO()
+    show(said, Console(file=terminal, force_terminal=True, width=160))
+    assert "Contradicted: *never* annealing is better." in terminal.getvalue()
+    assert "imply" not in plain(told()) and "imply" not in markdown(told())
+
+
+def test_the_controls_of_table_4_are_explained_below_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    resolved = builtin("cpu", range(3), "k_schedule")
+    size = {"dtd_constant": 0.5, "dtd_reversed": 2.0}
+    made = resolved, *measured(resolved, lambda arm, p: size.get(arm.name, 1.0) * noisy(arm, p, 0.01))
+    Store(monkeypatch, made=made)
+    said = build_table(ENGINE, Home(tmp_path), study="k_schedule", out=tmp_path / "out").document.implied
+    assert len(said) == 4
+    assert any("Contradicted: " in line and "never annealing, the end of its axis, is better" in line for line in said)
+    assert any("Supported: " in line and "the same weights in reverse are worse" in line for line in said)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from meanflow_core.config import Protocol
 from reports.errors import ReportError
 from reports.orders import value_verdict
 from reports.tablefill import arm_facts, fill
-from reports.tables import Cell, FilledTable, Part, Row, marked, marks
+from reports.tables import Cell, FilledTable, Mark, Part, Row, marked, marks
 
 from .synthetic import study as builtin
 from .tabled import ARMS, PAPER, case, some_values, study, value_of, without
@@ -91,12 +91,33 @@ def test_marks_do_not_depend_on_the_order_of_rows(values: list[float | None], rn
 @given(some.lists(some.lists(NUMBERS, min_size=3, max_size=3), min_size=2, max_size=5))
 def test_marks_are_those_of_the_lowest_means(values: list[list[float]]) -> None:
     rows = [Row(str(i), "", i == 0, "1", (Cell(dict(enumerate(v)), (0,)),)) for i, v in enumerate(values)]
-    done = {row.arm: row.cells[0] for row in marked(rows)}
+    (part,) = marked([Part("a", "", (), tuple(rows))], {})
+    done = {row.arm: row.cells[0] for row in part.rows}
     assert done["0"].mark is None
     means = [float(np.mean(v)) for v in values[1:]]
     best = {arm for arm, c in done.items() if c.mark == "best"}
     lowest = {str(i) for i, mean in enumerate(means, 1) if mean == pytest.approx(min(means), rel=1e-12)}
     assert best <= lowest and (bool(best) == (len(means) > 1))
+
+
+def test_the_papers_marks_are_among_its_groups() -> None:
+    """As in its Table 2, where two models are ranked together."""
+
+    def part(name: str, papers: Mapping[str, float]) -> Part:
+        cells = {arm: Cell({0: paper}, (0,), paper) for arm, paper in papers.items()}
+        return Part(name, "", (), tuple(Row(arm, "", False, arm, (cell,)) for arm, cell in cells.items()))
+
+    parts = [part("l", {"a": 4.60, "b": 4.08}), part("xl", {"c": 4.72, "d": 4.31})]
+
+    def found(groups: dict[str, str]) -> dict[str, tuple[Mark | None, Mark | None]]:
+        rows = [row for one in marked(parts, groups) for row in one.rows]
+        return {row.arm: (row.cells[0].mark, row.cells[0].paper_mark) for row in rows}
+
+    second, best, none = "second", "best", None
+    alone = {"a": (second, second), "b": (best, best), "c": (second, second), "d": (best, best)}
+    assert found({}) == alone
+    together = {"a": (second, none), "b": (best, best), "c": (second, none), "d": (best, second)}
+    assert found(dict.fromkeys("abcd", "κ = 0.5")) == together
 
 
 @given(some.lists(NUMBERS, min_size=2, max_size=8), some.floats(1e-3, 1e3))

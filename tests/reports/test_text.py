@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from reports.text import markdown, number, plain, show, span
+from reports.text import findings, markdown, number, plain, show, span
+from reports.verdicts import Verdict
 
+from .synthetic import measured, noisy, study
 from .synthetic import v_then_u as case
 from .test_claims import judged
 
@@ -30,6 +33,33 @@ def test_plain_says_everything() -> None:
         "At the paper's scale: not run.", "cannot be tested", "of per-seed slopes", "6 of 6",
     ):  # fmt: skip
         assert words in said, words
+
+
+def of_model_sizes(spread: float) -> dict[str, Verdict]:
+    """M/2 with DTD 20 % below the same with Min-SNR, L/2 with DTD 2 % above MeanFlow with XL/2."""
+    sizes = {"dtd_u_weight_m": 8.0, "dtd_u_weight_l": 10.2}
+    resolved = study("cpu", range(6), "model_sizes")
+    made = measured(resolved, lambda arm, p: sizes.get(arm.name, 10.0) * noisy(arm, p, spread))
+    return judged(resolved, *made)
+
+
+def test_the_papers_effect_stands_beside_what_the_seeds_can_show() -> None:
+    few, many = of_model_sizes(0.1), of_model_sizes(1e-4)
+    said = {name: "\n".join(findings(of[name])) for name in few for of in (few, many)}
+    assert "The paper's own numbers: −3.9 %." in said["dtd_over_min_snr_m"]
+    noisy_one = few["dtd_over_min_snr_m"]
+    assert "The paper's own numbers: −3.9 %, not resolvable with 6 seeds." in findings(noisy_one)
+    assert noisy_one.primary.resolvable_percent > 3.9  # type: ignore[operator]
+    assert noisy_one.to_json()["details"]["paper"] == pytest.approx(100 * (4.43 - 4.61) / 4.61)
+    assert "paper" not in next(iter(judged(*case(range(3))).values())).to_json()["details"]
+
+
+def test_a_claim_across_two_panels() -> None:
+    one = of_model_sizes(1e-3)["l_matches_xl"]
+    assert one.primary.verdict == "supported" and one.primary.n == 6
+    assert one.primary.effect_percent == pytest.approx(2.0, abs=0.3)
+    assert one.primary.compared == ("dtd_u_weight_l", "xl/meanflow_xl")
+    assert "The paper's own numbers: 1.17 %." in findings(one), "a margin is not a difference from 0 to be resolved"
 
 
 def test_terminal_and_pipe() -> None:
