@@ -314,7 +314,7 @@ def test_what_all_studies_assume_at_a_scale_stands_in_each(name: str, scale: str
         ),
         ("k_schedule", "table.reference=k{fm_ratio:g}", "no arm of panel 'ratio75' 'k0.75'"),
         ("k_schedule", "claims.0.arms=[k1, k4]", "no arm of panel 'ratio75' 'k4'"),
-        ("k_schedule", "claims.0.arms=[k1, small/k1]", "no panel 'small'"),
+        ("k_schedule", "claims.0.arms=[k1, tiny/k1]", "no panel 'tiny'"),
         ("k_schedule", "claims.0.among={schedule_power: 5}", "no arm of 'ratio75' has schedule_power = 5"),
         ("samples_over_training", 'figure.label="{model.x}"', "not a format of the arms' attributes"),
         ("samples_over_training", "figure.metric=frechet_pixel", "is a number and keeps no pictures"),
