@@ -86,6 +86,16 @@ def remember(sources: Mapping[str, Any]) -> None:
         _SOURCES.setdefault(key, source)
 
 
+def with_sources(given: Any) -> Any:
+    """What a study or a job is made of, after its ``sources`` were taken in: its components are looked up in them.
+
+    Raises: ValueError as `remember`.
+    """
+    if isinstance(given, dict):
+        remember(given.get("sources") or {})
+    return given
+
+
 def source_of(name: str) -> Source | None:
     """The source of a component of one's own, by its name; None of any other name."""
     own = _OWN.fullmatch(name)

@@ -22,7 +22,7 @@ from pydantic import (
 
 from meanflow_core.components import Program
 from meanflow_core.config import Measurement
-from meanflow_core.own import Source, remember
+from meanflow_core.own import Source, with_sources
 from meanflow_core.registry import spec_field
 from studies.claim import Claim
 from studies.figure import Figure
@@ -193,10 +193,7 @@ class ResolvedStudy(Strict):
     @model_validator(mode="before")
     @classmethod
     def _sources_first(cls, given: Any) -> Any:
-        """Components of one's own are looked up in what the study brings along."""
-        if isinstance(given, dict):
-            remember(given.get("sources") or {})
-        return given
+        return with_sources(given)
 
     @field_validator("seeds")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, trajectory_key
-from meanflow_core.own import Source, remember
+from meanflow_core.own import Source, with_sources
 from meanflow_core.registry import spec_field
 
 EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: stopped early at a step boundary, state saved
@@ -64,9 +64,7 @@ class Job(_Record):
     @model_validator(mode="before")
     @classmethod
     def _sources_first(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            remember(given.get("sources") or {})
-        return given
+        return with_sources(given)
 
     @property
     def name(self) -> str:
