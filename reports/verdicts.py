@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Judgement = Literal["supported", "contradicted", "undecided"]
 Role = Literal["primary", "truth", "secondary"]
-IDENTITY = ("study", "scale", "variant", "claim")
+OF_STUDY = ("study", "scale", "variant")
+IDENTITY = (*OF_STUDY, "claim")
 HEAD = (
     *IDENTITY,
     "claim_hash",
@@ -170,6 +171,12 @@ def _without_later(dumped: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in dumped.items() if k not in ("implies", "paper") or v} | {"outcomes": outcomes}
 
 
+def first_seen(lines: Iterable[Mapping[str, Any]], new: Verdict, alike: Sequence[str]) -> str:
+    """When a verdict was first seen that is alike in some fields; at the latest, now."""
+    times = (str(line["time"]) for line in lines if all(line.get(name) == getattr(new, name) for name in alike))
+    return min(times, default=new.time)
+
+
 def same_claim(line: Mapping[str, Any], new: Verdict) -> bool:
     """Whether a recorded verdict is about the same claim of the same study, scale and variant."""
     return all(line.get(name) == getattr(new, name) for name in IDENTITY)
@@ -184,12 +191,15 @@ def substance(line: Mapping[str, Any]) -> dict[str, Any]:
 def flags(previous: Iterable[Mapping[str, Any]], new: Iterable[Verdict]) -> list[str]:
     """In words: what was changed after a verdict on the same claim had been seen, at any time before.
 
-    A predicate, a primary measurement, a configuration or a set of seeds chosen in sight of a result is not
+    A claim, a predicate, a primary measurement, a configuration or a set of seeds chosen in sight of a result is not
     declared beforehand, and the p values and intervals do not account for the choice.
     """
     lines = list(previous)
     said: list[str] = []
     for verdict in new:
+        of_study = first_seen(lines, verdict, OF_STUDY)
+        if of_study < first_seen(lines, verdict, IDENTITY):
+            said.append(f"{verdict.claim}: the claim was added after verdicts of its study were seen ({of_study[:10]})")
         for line in (line for line in lines if same_claim(line, verdict)):
             seen = f"after a verdict was seen ({line['verdict']}, n = {line['n']}, {str(line['time'])[:10]})"
             said += [f"{verdict.claim}: {change} {seen}" for change in _changes(line, verdict)]

@@ -46,6 +46,9 @@ def preflight(session: Session, home: Home, elsewhere: bool = False, proofs: boo
         problems.extend(_of_trainer(node, elsewhere))
     if proofs:
         problems.extend(_unproven(session, home))
+    for spec in (*(p.metric for p in protocols.values()), *(o for study in session.studies for o in study.observers)):
+        if spec.params.declared and (said := _failure(spec, None, {})):
+            problems.append(said)
     for protocol in protocols.values():
         if protocol.metric.params.needs_check():
             from meanflow_core.evaluation.evaluate import preflight as missing

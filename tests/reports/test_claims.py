@@ -213,6 +213,18 @@ def test_changes_after_a_verdict_are_flagged() -> None:
     assert flags(lines, judged(*case(range(4), scale="truth")).values()) == []  # another scale
 
 
+def test_a_claim_added_after_verdicts_is_flagged() -> None:
+    resolved, frame, protocols = case(range(4))
+    fewer = resolved.model_copy(update={"claims": resolved.claims[1:]})
+    first, later = "2026-11-20T12:00:00+00:00", "2026-11-21T12:00:00+00:00"
+    lines = [v.to_json() for v in judge(fewer, frame, protocols, run=FakeRun(), time=first)]
+    all_of = judge(resolved, frame, protocols, run=FakeRun(), time=later)
+    said = "fixed_u_budget: the claim was added after verdicts of its study were seen (2026-11-20)"
+    assert flags(lines, all_of) == [said]
+    assert flags([*lines, all_of[0].to_json()], all_of) == [said], "and stays so"
+    assert flags([], all_of) == []
+
+
 def test_json_has_the_documented_fields() -> None:
     line = judged(*case(range(3)))["fixed_u_budget"].to_json()
     assert list(line)[:13] == [

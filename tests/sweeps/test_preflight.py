@@ -43,6 +43,29 @@ def test_a_curriculum_whose_first_times_are_never_drawn() -> None:
     assert said(transform.replace("1000000", "4"), "dynamics.time_sampler=uniform") == []
 
 
+OWN = """
+from meanflow_core.registry import BuildContext, Params, component
+
+@component("{kind}", version=1)
+class Broken(Params):
+    factor: float = 1.0
+
+    def build(self, context: BuildContext) -> None:
+        raise RuntimeError(f"no file of factor {{self.factor}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "override"),
+    [("metric", "measure.0.metric={{use: {file}:Broken}}"), ("observer", "observers=[{{use: {file}:Broken}}]")],
+)
+def test_ones_own_metrics_and_observers_are_built_before_training(kind: str, override: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN.format(kind=kind))
+    (message,) = said(override.format(file=file), "claims=[]", "figure=null", *["primary=Broken"] * (kind == "metric"))
+    assert message == f"the {kind} 'Broken' cannot be built: RuntimeError: no file of factor 1.0"
+
+
 def test_a_run_stops_there(tmp_path: Any) -> None:
     overrides = [word for one in ("dynamics.data=gaussian", *GUIDED) for word in ("-o", one)]
     done = study("run", TINY, *overrides, "--as", "guided", home=tmp_path / "home")
