@@ -26,8 +26,8 @@ FOOTNOTES = (
     "Each claim has one primary metric and one test, declared in its study; what was changed or added after a verdict "
     "was seen is flagged. α holds for one claim, without correction for their number. Tables and rankings do correct, "
     "for the rows that they compare, so that the order of a pair may be undecided there whose claim is decided here. "
-    "The truth, the error against the known v and u, is judged the same way beside it; it and the secondary metrics are "
-    "uncorrected and decide nothing.",
+    "The truth, the error against the known v and u, is judged the same way beside it; it and the secondary metrics "
+    "are uncorrected and decide nothing.",
     "Page's test is one-sided. It takes arms as exchangeable within a seed; arms that share a training prefix are "
     "correlated, which makes its p too small, so a trend must also show in the two-sided t of per-seed slopes.",
 )
