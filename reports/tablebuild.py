@@ -17,7 +17,7 @@ from reports.orders import compare, rankings
 from reports.othermethods import other_methods
 from reports.paper import paper_values
 from reports.published import published
-from reports.stored import load
+from reports.stored import Stored, load
 from reports.tablefill import fill
 from reports.tableformats import markdown
 from reports.tablerecords import order_records, origin, ranking_records, seed_records, value_records
@@ -69,13 +69,8 @@ def build_table(
     orders, ranked = compare(table), rankings(table)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
     said = document(table, orders, ranked, stored.run, variant)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    verdicts = judge(stored.study, stored.frame, stored.protocols, run=stored.run, variant=variant, time=now)
     told = replace(
-        said,
-        others=other_methods(stored.study),
-        orders_file=f"{stem}_orders.csv",
-        implied=tuple(implied_words(verdict) for verdict in verdicts if verdict.implies),
+        said, others=other_methods(stored.study), orders_file=f"{stem}_orders.csv", implied=_implied(stored, variant)
     )
     common = origin(table, stored.run, variant)
     texts = {
@@ -90,6 +85,14 @@ def build_table(
     records = {"cells": seed_records(table), "orders": order_records(orders), "rankings": ranking_records(ranked)}
     files = [out / name for name in texts]
     return TableReport(files, table.missing, stored.run, stored.chosen, told, records)
+
+
+def _implied(stored: Stored, variant: str | None) -> tuple[str, ...]:
+    """What the verdicts on those claims imply that say so."""
+    explained = tuple(claim for claim in stored.study.claims if claim.implies)
+    study, now = stored.study.model_copy(update={"claims": explained}), datetime.now(UTC).isoformat(timespec="seconds")
+    verdicts = judge(study, stored.frame, stored.protocols, run=stored.run, variant=variant, time=now)
+    return tuple(implied_words(verdict) for verdict in verdicts if verdict.implies)
 
 
 def _csv(records: Sequence[dict[str, Any]], common: dict[str, Any]) -> str:

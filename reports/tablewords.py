@@ -178,7 +178,7 @@ def value_notes(table: FilledTable) -> list[str]:
     if any(cell.paper is not None for cell in cells):
         said.append(f"Paper: {_papers(study)}, in its setting (network, data, budget, guidance).")
     if groups := rank_groups(study):
-        said.append(f"It marks the best among its rows of each of: {'; '.join(dict.fromkeys(groups.values()))}.")
+        said.append(f"The paper's are marked among its rows of: {'; '.join(dict.fromkeys(groups.values()))}.")
     if study.as_in_paper:
         said.append("In brackets: where the paper's value lies with respect to our 95 % interval.")
     elif not study.meaningless:
