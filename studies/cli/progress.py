@@ -39,16 +39,20 @@ class Counter:
     def done(self, kind: str) -> int:
         return self._finished[kind] + sum(n for k, n in self._running.values() if k == kind)
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
     def rate(self, kind: str) -> float:
         """Per second, since the start."""
-        return self.done(kind) / max(1e-9, time.monotonic() - self._began)
+        return self.done(kind) / max(1e-9, self.elapsed_s)
 
     def eta_s(self) -> float | None:
         """Seconds left if things go on as they have; None before anything is done."""
         total = self.steps_total + self.evaluations_total
         share = (self.done("train") + self.done("evaluate")) / total if total else 1.0
-        elapsed = time.monotonic() - self._began
-        return elapsed * (1 - share) / share if share > 0 else None
+        return self.elapsed_s * (1 - share) / share if share > 0 else None
 
 
 def clock(seconds: float | None) -> str:
@@ -73,6 +77,7 @@ class PlainProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.line()
+        self.say(f"took {clock(self.counter.elapsed_s)}")
 
     def say(self, text: str) -> None:
         sys.stdout.write(text + "\n")

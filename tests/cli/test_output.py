@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from studies.cli.progress import PlainProgress
 from tests.homes import STUDY, TINY, environment, study, succeeds
 
 COST = {
@@ -22,6 +23,14 @@ COLUMNS = (
     "evaluation,study,scale,variant,panel,arm,control,seed,stage,stage_epoch,epoch,step,"
     "metric,nfe,protocol,trajectory,value"
 )
+
+
+def test_a_run_says_how_long_it_took(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [100.0]
+    monkeypatch.setattr("studies.cli.progress.time.monotonic", lambda: now[0])
+    with PlainProgress([]):
+        now[0] += 27 * 60 + 35.2
+    assert capsys.readouterr().out.splitlines()[-1] == "took 27:35"
 
 
 def test_list() -> None:
