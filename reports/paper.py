@@ -32,8 +32,9 @@ def paper_values(study: ResolvedStudy) -> PaperValues:
 def rank_groups(study: ResolvedStudy) -> dict[str, str]:
     """The group of rows among which the paper marks each arm; empty where it ranks by panel."""
     table = paper_table(study)
-    by_group = table is not None and table.ranked_by == "group"
-    return {row.arm: row.group for row in table.rows if row.arm and row.group} if by_group and table else {}
+    if table is None or table.ranked_by == "panel":
+        return {}
+    return {row.arm: row.group for row in table.rows if row.arm and row.group}
 
 
 def paper_column(study: ResolvedStudy, column: str | None) -> tuple[str, dict[str, float]]:
