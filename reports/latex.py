@@ -13,7 +13,7 @@ SPECIAL = {
     "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$",
     "∈": r"$\in$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "√": r"$\surd$", "∞": r"$\infty$",
     "‖": r"$\Vert$", "′": "$'$", "²": "$^2$", "₂": "$_2$", "–": "--", "—": "---", "…": r"\dots{}",
-    "“": "``", "”": "''", "‘": "`", "’": "'", "\u00a0": "~", "\u202f": r"\,",
+    "“": "``", "”": "''", "‘": "`", "’": "'", "«": r"$\ll$", "»": r"$\gg$", "\u00a0": "~", "\u202f": r"\,",
 }  # fmt: skip
 GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
@@ -28,7 +28,8 @@ HEAD = r"""\documentclass[a4paper]{article}
 \usepackage{booktabs}
 \begin{document}
 """
-LATIN = 0x17F  # the last letter that LaTeX knows without more packages
+LATIN = 0x17F  # the last letter that LaTeX knows without more packages, but for those which its default fonts lack
+LACKING = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")
 MARKED = {"best": r"\textbf{%s}", "second": r"\underline{%s}"}
 
 
@@ -38,7 +39,7 @@ def escaped(text: str) -> str:
 
 
 def _letter(sign: str) -> str:
-    if sign.isprintable() and ord(sign) <= LATIN:
+    if sign.isprintable() and ord(sign) <= LATIN and sign not in LACKING:
         return sign
     near = unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
     return near if near.isalnum() else "?"

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from reports import tablebuild
 from reports.errors import NothingToReport, ReportError
-from reports.latex import ESCAPES, escaped, latex
+from reports.latex import ESCAPES, HEAD, escaped, latex
 from reports.orders import compare, rankings
 from reports.othermethods import other_methods
 from reports.paper import paper_values
@@ -212,6 +212,7 @@ def test_assumptions_and_text_are_escaped_in_markdown() -> None:
 
 
 SPECIAL = r"\{}%&#$_~^<>|"
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
 
 
 @given(some.text(alphabet=SPECIAL + "ab 1±κΔ", max_size=12))
@@ -250,11 +251,20 @@ def test_latex_is_a_whole_document_with_booktabs() -> None:
     assert r"\emph{on\_the left \& 50 \%}" in body
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
+@needs_latex
 @pytest.mark.parametrize("name", ["made", "components", "cfg_configs"])
 def test_latex_compiles_alone(name: str, tmp_path: Path) -> None:
-    said = told() if name == "made" else _document_of(name)
-    (tmp_path / "table.tex").write_text(latex(said), encoding="utf-8")
+    compiles(latex(told() if name == "made" else _document_of(name)), tmp_path)
+
+
+@needs_latex
+def test_latex_sets_every_letter(tmp_path: Path) -> None:
+    letters = {chr(code) for code in (*range(0x250), *ESCAPES)}
+    compiles(HEAD + "\n\n".join(map(escaped, sorted(letters))) + "\n\\end{document}\n", tmp_path)
+
+
+def compiles(text: str, tmp_path: Path) -> None:
+    (tmp_path / "table.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0 and (tmp_path / "table.pdf").stat().st_size > 1000, done.stdout[-2000:]
