@@ -53,10 +53,12 @@ class DTD(Transform):
         return {"dtd_stage": float(self.stage), "dtd_t_above": self.bounds[self.stage - 1]}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"pace": torch.tensor([self.stage, self.best, self.stale], dtype=torch.float64)}
+        pace = [self.stage, self.best, self.stale, len(self.bounds)]
+        return {"pace": torch.tensor(pace, dtype=torch.float64)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        stage, self.best, stale = state["pace"].tolist()
-        if not 1 <= stage <= len(self.bounds):
-            raise ValueError(f"the checkpoint is at stage {stage:g} of {len(self.bounds)} of the curriculum")
+        stage, self.best, stale, *stages = state["pace"].tolist()  # without their number in checkpoints of old
+        if stages not in ([], [len(self.bounds)]) or not 1 <= stage <= len(self.bounds):
+            of = f" of {stages[0]:g}" if stages else ""
+            raise ValueError(f"the checkpoint is at stage {stage:g}{of}; this curriculum has {len(self.bounds)}")
         self.stage, self.stale = int(stage), int(stale)

@@ -112,7 +112,7 @@ def arrival_handles(reference: str) -> Iterator[Line2D]:
 
 def arrivals_words(reference: str, all_found: Sequence[Arrivals]) -> str:
     """How to read the stars and the numbers in the box."""
-    worse = any(arm.epoch is None for found in all_found for arm in found.arms)
+    worse = any(arm.epoch is None and arm.speedup for found in all_found for arm in found.arms)
     without = f" An arm without one ends above {reference}; its speed-up is the inverse of that of {reference} over it."
     return (
         f"Dashed line: mean final value of {reference}; stars: where mean curves reach it.{without if worse else ''} "

@@ -46,10 +46,9 @@ def looked(subject: Subject, figure: Curves) -> tuple[Reading, pd.DataFrame, Loo
     found = readings(subject.study, subject.frame, subject.protocols)
     reading = shown(subject.study, figure, found, subject.version)[0].reading
     rows = points(subject.frame, reading)
-    drawn = rows[rows["value"].notna()]
-    if drawn.empty:
+    if rows["value"].isna().all():
         raise subject.nothing_of([reading])
-    return reading, rows, look_of(subject.study, figure, drawn, metric_words(reading))
+    return reading, rows, look_of(subject.study, figure, rows, metric_words(reading))
 
 
 def _how_to_read(rows: pd.DataFrame, look: Look) -> Iterator[str]:

@@ -146,7 +146,7 @@ def _label(grid: Grid, point: pd.Series) -> str:
 
 
 def _cell(page: Page, grid: Grid, evaluation: str, x: float, width: float, height: float) -> None:
-    """One block, or an empty place where it is not measured yet."""
+    """One block, or an empty place where it is not measured."""
     ax = page.axes(x, width, height)
     ax.set_xticks([])
     ax.set_yticks([])

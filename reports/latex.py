@@ -9,7 +9,9 @@ from reports.tablewords import MARKS, Block, Document, Words
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "[": "{[}", "*": "{*}",  # at the start of a row they would belong to the end of the row before
+    "<": "$<$", ">": "$>$", "|": "$|$",
     "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$",
     "∈": r"$\in$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "√": r"$\surd$", "∞": r"$\infty$",
     "‖": r"$\Vert$", "′": "$'$", "²": "$^2$", "₂": "$_2$", "–": "--", "—": "---", "…": r"\dots{}",

@@ -26,7 +26,8 @@ class Order:
     ``resolvable`` are in % of the reference; ``p_holm`` is adjusted for the rows of the panel in this column.
 
     ``verdict``: with an order in the paper, whether the sign found agrees with it; without, whether the row is lower
-    or higher; undecided, for the ``reason`` given, where ``p_holm`` is not below 0.05.
+    or higher; undecided, for the ``reason`` given, where ``p_holm`` is not below 0.05. With ``n`` below the number of
+    seeds ``planned`` it is provisional.
     """
 
     panel: str
@@ -36,6 +37,7 @@ class Order:
     column: Column
     reference: str
     n: int
+    planned: int
     paper: float | None = None
     effect: float | None = None
     interval: Interval | None = None
@@ -49,7 +51,9 @@ class Order:
     @property
     def said(self) -> str:
         """The verdict in words."""
-        return f"undecided: {self.reason}" if self.verdict == "undecided" else self.verdict
+        if self.verdict == "undecided":
+            return f"undecided: {self.reason}"
+        return self.verdict + (f", provisional ({self.n} of {self.planned} seeds)" if self.n < self.planned else "")
 
     @property
     def resolution(self) -> str:
@@ -92,7 +96,7 @@ def _difference(part: Part, row: Row, column: Column, cell: Cell, reference: Cel
     """The row minus the reference, seed by seed, without a verdict."""
     seeds = [seed for seed in cell.values if seed in reference.values]
     order = Order(
-        part.panel, row.arm, row.label, row.control, column, row.reference, len(seeds),
+        part.panel, row.arm, row.label, row.control, column, row.reference, len(seeds), len(cell.seeds),
         paper=relative(cell.paper, reference.paper),
     )  # fmt: skip
     a, b = (np.array([values[seed] for seed in seeds]) for values in (cell.values, reference.values))

@@ -37,10 +37,11 @@ class Style:
 
 @dataclass(frozen=True)
 class Look:
-    """What the axes show: the points measured, a style a budget, the label, whether logarithmic."""
+    """What the axes show: the points planned, those measured, a style a budget, the label, whether logarithmic."""
 
     study: ResolvedStudy
     figure: Curves
+    rows: pd.DataFrame
     drawn: pd.DataFrame
     styles: dict[Any, Style]
     label: str
@@ -58,8 +59,9 @@ class Look:
         return {str(arm): self.style_of(own) for arm, own in rows.groupby("arm", sort=False)}
 
     def arrivals_in(self, panel: str) -> Arrivals | None:
-        """What the figure's reference shows in a panel; None where the figure or the panel has none."""
-        rows = self.drawn[(self.drawn["panel"] == panel) & (self.drawn["stage"] == self.figure.stage)]
+        """What the figure's reference shows in a panel; None where the figure or the panel has none. An end is one of
+        what is planned: the last point measured so far is none."""
+        rows = self.rows[(self.rows["panel"] == panel) & (self.rows["stage"] == self.figure.stage)]
         return arrivals(rows, self.figure.reference) if self.figure.reference else None
 
     @property
@@ -73,8 +75,10 @@ class Look:
         return self.style_of(self.drawn[self.drawn["arm"] == self.figure.reference]).label
 
 
-def look_of(study: ResolvedStudy, figure: Curves, drawn: pd.DataFrame, label: str) -> Look:
-    """Colours evenly along viridis (readable in grey and colour-blind); logarithmic beyond a decade."""
+def look_of(study: ResolvedStudy, figure: Curves, rows: pd.DataFrame, label: str) -> Look:
+    """Of all points, some measured. Colours evenly along viridis (readable in grey and colour-blind); logarithmic
+    beyond a decade."""
+    drawn = rows[rows["value"].notna()]
     seen: dict[Any, dict[str, Any]] = {}
     for attributes in drawn["attributes"][~drawn["control"].astype(bool)]:
         seen.setdefault(attributes.get(figure.colour_by), attributes)
@@ -86,7 +90,7 @@ def look_of(study: ResolvedStudy, figure: Curves, drawn: pd.DataFrame, label: st
         v: Style(colours[i], MARKERS[i % len(MARKERS)], label_of(figure.label, v, seen[v]))
         for i, v in enumerate(values)
     }
-    return Look(study, figure, drawn, styles, label, beyond_a_decade(drawn["value"]))
+    return Look(study, figure, rows, drawn, styles, label, beyond_a_decade(drawn["value"]))
 
 
 def add_panels(page: Page, look: Look) -> None:

@@ -65,14 +65,19 @@ class Ranked:
 @dataclass(frozen=True)
 class PanelRanking:
     """The points of one panel, best first, its other arms after them, and what is left out: points without a value,
-    seeds that not all points have, and points that an adaptive search has cut short."""
+    the seeds that a point lacks, and points that an adaptive search has cut short."""
 
     panel: str
     title: str
     rows: tuple[Ranked, ...]
     unmeasured: tuple[str, ...]
-    incomplete: tuple[int, ...]
+    lacking: Mapping[str, tuple[int, ...]]
     short: Mapping[str, Drawn] = field(default_factory=dict)
+
+    @property
+    def incomplete(self) -> tuple[int, ...]:
+        """The seeds that not all points have."""
+        return tuple(sorted({seed for seeds in self.lacking.values() for seed in seeds}))
 
 
 @dataclass(frozen=True)
@@ -126,9 +131,10 @@ def _panel(
         ranked = _with_paper_ranks(ranked)
         others = [_beside(arm, values[arm], best) for arm in (*beside, *labels) if arm in values]
         ranked += [replace(one, label=labels.get(one.arm, one.arm), paper=paper.get(one.arm)) for one in others if one]
-    incomplete = tuple(seed for seed in seeds if seed not in complete.index)
     absent = tuple(arm for arm in points if arm not in there)
-    return PanelRanking(panel, study.panels[panel].title, tuple(ranked), absent, incomplete, short)
+    without = {arm: tuple(seed for seed in seeds if seed not in values[arm].dropna()) for arm in there}
+    lacking = {arm: missing for arm, missing in without.items() if missing}
+    return PanelRanking(panel, study.panels[panel].title, tuple(ranked), absent, lacking, short)
 
 
 def _with_paper_ranks(points: Sequence[Ranked]) -> list[Ranked]:

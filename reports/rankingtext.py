@@ -50,14 +50,15 @@ def _paper(row: Ranked) -> tuple[str, str]:
 def remarks(panel: PanelRanking) -> Iterator[str]:
     """What is left out of a panel's ranking."""
     if panel.unmeasured:
-        yield f"Not measured yet: {', '.join(panel.unmeasured)}."
+        yield f"Not measured: {', '.join(panel.unmeasured)}."
     if panel.short:
         cut = ", ".join(f"{arm} ({_how_short(drawn)})" for arm, drawn in panel.short.items())
         yield f"Not ranked, since only values of the same epoch are compared: {cut}."
-    if panel.rows and panel.incomplete:
-        yield f"Seeds left out, since not all points have them: {ranges(panel.incomplete)}."
-    if not panel.rows and not panel.unmeasured:
-        yield "No seed has all points yet."
+    lacking = "; ".join(f"{arm} lacks {ranges(seeds)}" for arm, seeds in panel.lacking.items())
+    if panel.rows and lacking:
+        yield f"Seeds left out, since not all points have them: {ranges(panel.incomplete)} ({lacking})."
+    if not panel.rows and lacking:
+        yield f"No seed has all points: {lacking}."
 
 
 def _how_short(drawn: Drawn) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reports.build import FigureReport, build_figure
-from reports.errors import NothingToReport
+from reports.errors import ReportError
 from reports.rankbuild import RankingReport, build_ranking
 from reports.stored import declared
 from reports.tablebuild import TableReport, build_table
@@ -68,7 +68,7 @@ def build_report(
     """Make a study's figure, its table and the ranking of its sweep, as far as its run declares them, or ``only`` one
     of them. With a ``metric`` or ``nfe`` the figure is drawn by it, and nothing else is made.
 
-    Raises: NothingToReport where nothing of any is measured; ReportError.
+    Raises: ReportError, NothingToReport among them, where none can be made.
     """
     where: dict[str, Any] = {"study": study, "scale": scale, "variant": variant, "out": out, "asked": asked}
     builders: dict[Kind, Callable[[], Made]] = {
@@ -79,11 +79,11 @@ def build_report(
     wanted: list[Kind] = ["figure"] if metric or nfe else [only] if only else []
     wanted = wanted or [kind for kind in builders if kind in declared(engine, study, scale, variant)] or ["figure"]
     made: list[Made] = []
-    nothing: dict[Kind, NothingToReport] = {}
+    nothing: dict[Kind, ReportError] = {}
     for kind in wanted:
         try:
             made.append(builders[kind]())
-        except NothingToReport as error:
+        except ReportError as error:  # one part that cannot be made does not take the others along
             nothing[kind] = error
     if not made:
         raise next(iter(nothing.values()))

@@ -53,8 +53,8 @@ def order_records(orders: Sequence[Order]) -> list[Record]:
     return [
         {
             "panel": o.panel, "row": o.row, "arm": o.arm, "control": o.control, "column": o.column.id,
-            "label": o.column.label, "reference": o.reference, "n": o.n, "effect_percent": o.effect,
-            "low_percent": o.interval[0] if o.interval else None,
+            "label": o.column.label, "reference": o.reference, "n": o.n, "planned_n": o.planned,
+            "effect_percent": o.effect, "low_percent": o.interval[0] if o.interval else None,
             "high_percent": o.interval[1] if o.interval else None, "sd_percent": o.sd, "p": o.p, "p_holm": o.p_holm,
             "paper_percent": o.paper, "verdict": o.verdict, "reason": o.reason or None,
             "resolvable_percent": o.resolvable, "resolution": o.resolution or None,

@@ -55,9 +55,9 @@ class Cell:
     def missing(self) -> str:
         """What is not there, in words; empty where all is."""
         if self.absent or not self.n:
-            return self.absent or "not measured yet"
+            return self.absent or "not measured"
         lacking = [seed for seed in self.seeds if seed not in self.values]
-        return f"seed{'s' if len(lacking) > 1 else ''} {ranges(lacking)} not measured yet" if lacking else ""
+        return f"seed{'s' if len(lacking) > 1 else ''} {ranges(lacking)} not measured" if lacking else ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class FilledTable:
 
     @property
     def missing(self) -> list[str]:
-        """One phrase a panel and reason: ``ratio75 dtd, u_weight (1-NFE, 2-NFE): seeds 3–5 not measured yet``."""
+        """One phrase a panel and reason: ``ratio75 dtd, u_weight (1-NFE, 2-NFE): seeds 3–5 not measured``."""
         said = []
         for part in self.parts:
             alike: dict[tuple[str, str], list[str]] = {}

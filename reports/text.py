@@ -221,7 +221,7 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is (a bar would end a table's cell)."""
+    """Text that Markdown shows as it is, on one line (a bar or the line's end would end a table's cell)."""
     for sign in "\\|*<":
         text = text.replace(sign, f"\\{sign}")
-    return text
+    return " ".join(text.splitlines())

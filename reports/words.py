@@ -93,9 +93,9 @@ def missing_arms(rows: pd.DataFrame) -> list[str]:
 
 
 def missing_words(rows: pd.DataFrame, limit: int = 8) -> str:
-    """``17 of 240 points not measured yet: …``; empty where all are measured."""
+    """``17 of 240 points not measured: …``; empty where all are measured."""
     lacking, said = int(rows["value"].isna().sum()), missing_arms(rows)
     if not lacking:
         return ""
     more = f"; and {len(said) - limit} more arms" if len(said) > limit else ""
-    return f"{lacking} of {len(rows)} points not measured yet: {'; '.join(said[:limit])}{more}."
+    return f"{lacking} of {len(rows)} points not measured: {'; '.join(said[:limit])}{more}."

@@ -9,6 +9,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictFloat,
+    StrictInt,
     TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -31,7 +33,7 @@ def in_one_message(wanted: str) -> WrapValidator:
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = int | float
-Attribute = Annotated[Number | str, in_one_message("a finite number or a text")]
+Attribute = Annotated[StrictInt | StrictFloat | str, in_one_message("a finite number or a text")]
 
 
 def is_name(text: str) -> bool:

@@ -121,6 +121,11 @@ def test_all_commands_resolve_an_overridden_sweep_alike() -> None:
             "sweep.space.schedule_power",
             "entry 1: takes a finite number or a text, not NaN",
         ),
+        (
+            "space.schedule_power=[true]",
+            "sweep.space.schedule_power",
+            "entry 0: takes a finite number or a text, not true",
+        ),
         ("space.schedule_power={low: 3, high: 1}", "sweep.space.schedule_power", r"low (3.0) must be below high (1.0)"),
         ("space.schedule_power=[0]", "sweep.space.schedule_power", "schedule_power: Input should be greater than 0"),
         ("space.schedule_power=[a]", "sweep.space.schedule_power", "schedule_power: Input should be a valid number"),

@@ -242,5 +242,7 @@ def test_a_stage_that_the_curriculum_does_not_have_is_refused() -> None:
     parent = paced(clusters=6, patience=1)
     train(parent, 30)
     assert of(parent).stage > 3
-    with pytest.raises(CheckpointError, match=r"is at stage [456] of 3 of the curriculum"):
+    with pytest.raises(CheckpointError, match=r"is at stage [456] of 6; this curriculum has 3"):
         paced().restore(frozen(parent), 30)
+    with pytest.raises(CheckpointError, match=r"is at stage [456] of 6; this curriculum has 12"):
+        paced(clusters=12).restore(frozen(parent), 30)

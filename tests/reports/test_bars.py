@@ -106,7 +106,7 @@ def test_a_seed_without_all_its_points_is_left_out() -> None:
     assert set(first[first["arm"] == "random"]["seed"]) == {0, 1, 3}
     assert drawing.missing == ["main random: 1 point (seed 2)"]
     said = texts(drawing)
-    assert "1 of 768 points not measured yet" in said and "3 to 4 of 4 seeds a bar" in said
+    assert "1 of 768 points not measured" in said and "3 to 4 of 4 seeds a bar" in said
 
 
 @pytest.mark.parametrize("scale, n", [("cpu", 1), ("cpu", 2), ("smoke", 1)])

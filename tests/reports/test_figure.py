@@ -77,7 +77,7 @@ def test_caption_says_what_is_missing() -> None:
     drawn = draw_case(resolved, frame, protocols)
     assert drawn.missing == ["top v20: 8 points (seeds 1–2)"]
     said = texts(drawn)
-    assert "8 of 420 points not measured yet: top v20: 8 points (seeds 1–2)." in said
+    assert "8 of 420 points not measured: top v20: 8 points (seeds 1–2)." in said
     assert "2 to 4 of 4 seeds a point" in said
     assert_nothing_cut_or_overlapping(drawn)
 

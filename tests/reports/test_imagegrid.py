@@ -97,7 +97,7 @@ def test_the_first_seed_that_is_there(tmp_path: Path) -> None:
     assert set(drawing.points["seed"]) == {1} and len(images_of(drawing)) == 7
     assert drawing.missing == ["digits joint: 1 point (seed 1)"]
     said = texts(drawing)
-    assert "Training seed 1." in said and "not measured" in said and "1 of 8 points not measured yet" in said
+    assert "Training seed 1." in said and "not measured" in said and "1 of 8 points not measured" in said
     subject.frame["value"] = np.nan
     with pytest.raises(NothingToReport, match=r"no measured point of images at 1 NFE yet: .*`study run mine\.yaml`"):
         draw(subject)

@@ -43,6 +43,13 @@ def test_effects_are_paired_and_relative_to_the_reference() -> None:
         assert noncentral_power(found.resolvable, d.std(ddof=1), 6) == pytest.approx(0.8, abs=1e-4)
 
 
+def test_an_order_of_some_seeds_is_provisional() -> None:
+    values = some_values(12)
+    early = order(compare(filled({**values, "a": values["a"][:5]}, 12)), "a")
+    assert (early.n, early.planned, early.said) == (5, 12, "agrees, provisional (5 of 12 seeds)")
+    assert order(compare(filled(values, 12)), "a").said == "agrees"
+
+
 def test_every_row_but_the_reference_in_every_column() -> None:
     orders = compare(filled(some_values()))
     assert [(o.column.id, o.arm) for o in orders] == [

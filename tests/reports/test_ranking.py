@@ -114,9 +114,12 @@ def test_seeds_and_points_that_are_not_there() -> None:
     assert all(row.n == 3 for row in wide.rows), "all rows rest on the same seeds"
     assert {row.n for row in narrow.rows} == {4}
     said = plain([rank_sweep(resolved, frame, protocols)])
-    assert "Not measured yet: tuned_lr0.008." in said and "Seeds left out, since not all points have them: 2." in said
+    assert (
+        "Not measured: tuned_lr0.008." in said
+        and "Seeds left out, since not all points have them: 2 (tuned_lr0.002 lacks 2)." in said
+    )
     nothing = rank_sweep(resolved, frame.assign(value=np.nan), protocols)
-    assert not nothing.measured and "Not measured yet: tuned_lr0.0005, tuned_lr0.002" in plain([nothing])
+    assert not nothing.measured and "Not measured: tuned_lr0.0005, tuned_lr0.002" in plain([nothing])
 
 
 def test_no_seed_that_all_points_have() -> None:
@@ -124,7 +127,8 @@ def test_no_seed_that_all_points_have() -> None:
     frame.loc[(frame["arm"] == "tuned_lr0.002") & (frame["seed"] == 0), "value"] = np.nan
     frame.loc[(frame["arm"] == "tuned_lr0.008") & (frame["seed"] == 1), "value"] = np.nan
     ranking = rank_sweep(resolved, frame, protocols)
-    assert not ranking.measured and plain([ranking]).count("No seed has all points yet.") == 2
+    assert not ranking.measured and plain([ranking]).count("No seed has all points: ") == 2
+    assert "tuned_lr0.002 lacks 0; tuned_lr0.008 lacks 1" in plain([ranking])
 
 
 def test_one_seed_and_equal_points_rank_without_a_test() -> None:

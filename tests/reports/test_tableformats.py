@@ -189,7 +189,7 @@ def test_fewer_seeds_and_missing_cells_show() -> None:
     resolved, frame, protocols = case(some_values())
     frame = without(without(frame, arm="a", seed=[1, 2]), arm="b", nfe=2)
     text = markdown(told((resolved, frame, protocols)))
-    assert "(n = 2)" in text and "left b (2-NFE): not measured yet" in text and "over 2 to 4 seeds" in text
+    assert "(n = 2)" in text and "left b (2-NFE): not measured" in text and "over 2 to 4 seeds" in text
     rows = {row[0]: row for row in rows_of(text, "**on_the left & 50 %**")}
     assert rows["method b"][4] == "–"
     assert "No best is marked while arms of a part differ in seeds: 1-NFE, 25 %; 1-NFE; 2-NFE." in text
@@ -211,7 +211,7 @@ def test_assumptions_and_text_are_escaped_in_markdown() -> None:
     assert r"- what was \*assumed\*" in markdown(told())
 
 
-SPECIAL = r"\{}%&#$_~^<>|"
+SPECIAL = r"\{}%&#$_~^<>|[*"
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
 
 
@@ -260,7 +260,8 @@ def test_latex_compiles_alone(name: str, tmp_path: Path) -> None:
 @needs_latex
 def test_latex_sets_every_letter(tmp_path: Path) -> None:
     letters = {chr(code) for code in (*range(0x250), *ESCAPES)}
-    compiles(HEAD + "\n\n".join(map(escaped, sorted(letters))) + "\n\\end{document}\n", tmp_path)
+    rows = " \\\\\n".join(map(escaped, sorted(letters)))
+    compiles(HEAD + "\\begin{tabular}{l}\n" + rows + "\n\\end{tabular}\n\\end{document}\n", tmp_path)
 
 
 def compiles(text: str, tmp_path: Path) -> None:
@@ -368,6 +369,16 @@ def test_figure_and_table_together(home: Home, tmp_path: Path, monkeypatch: pyte
     half = build_report(ENGINE, home, study="made", out=tmp_path / "half")
     assert len(half.files) == 4 and half.table is not None
     assert any(phrase.startswith("the figure: run") and "no measured point" in phrase for phrase in half.missing)
+
+
+def test_a_part_that_cannot_be_made_does_not_take_the_others_along(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Store
+) -> None:
+    Store(monkeypatch, made=case(some_values(), figure={**CURVES, "label": "{nothing}"}))
+    with pytest.raises(ReportError, match="nothing"):
+        build_report(ENGINE, home, study="made", only="figure", out=tmp_path)
+    made = build_report(ENGINE, home, study="made", out=tmp_path)
+    assert made.table is not None and any(phrase.startswith("the figure: ") for phrase in made.missing)
 
 
 def test_a_study_without_a_table_is_reported_as_ever(

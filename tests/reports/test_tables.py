@@ -141,8 +141,8 @@ def test_what_is_missing_is_left_out_and_said() -> None:
     assert cell(table, "a", "one").values.keys() == {0, 3} and cell(table, "a", "quarter").n == 4
     assert cell(table, "b", "two").mean is None and cell(table, "b", "two").mark is None
     assert table.missing == [
-        "left a (1-NFE, 2-NFE): seeds 1–2 not measured yet",
-        "left b (2-NFE): not measured yet",
+        "left a (1-NFE, 2-NFE): seeds 1–2 not measured",
+        "left b (2-NFE): not measured",
     ]
     assert table.measured and not fill(resolved, frame.assign(value=np.nan), protocols, PAPER).measured
 
@@ -151,12 +151,12 @@ def test_arms_that_lack_the_same_are_named_together() -> None:
     resolved, frame, protocols = case(some_values())
     lacking = without(without(frame, seed=3), arm=["a", "b"], nfe=2, seed=2)
     assert fill(resolved, without(frame, seed=3), protocols, PAPER).missing == [
-        "left all arms (all columns): seed 3 not measured yet"
+        "left all arms (all columns): seed 3 not measured"
     ]
     assert fill(resolved, lacking, protocols, PAPER).missing == [
-        "left base, back (all columns): seed 3 not measured yet",
-        "left a, b (1-NFE, 25 %, 1-NFE): seed 3 not measured yet",
-        "left a, b (2-NFE): seeds 2–3 not measured yet",
+        "left base, back (all columns): seed 3 not measured",
+        "left a, b (1-NFE, 25 %, 1-NFE): seed 3 not measured",
+        "left a, b (2-NFE): seeds 2–3 not measured",
     ]
 
 
@@ -267,7 +267,7 @@ def test_a_frame_is_read_whatever_the_order_of_its_rows() -> None:
 
 def test_nothing_is_nan() -> None:
     empty = Cell({}, (0, 1))
-    assert (empty.mean, empty.half_width, empty.missing) == (None, None, "not measured yet")
+    assert (empty.mean, empty.half_width, empty.missing) == (None, None, "not measured")
     assert replace(empty, absent="nowhere").missing == "nowhere"
     one = Cell({1: 2.5}, (0, 1))
-    assert one.mean == 2.5 and one.missing == "seed 0 not measured yet" and math.isfinite(one.mean)
+    assert one.mean == 2.5 and one.missing == "seed 0 not measured" and math.isfinite(one.mean)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from reports.text import findings, markdown, number, plain, show, span
+from reports.text import findings, markdown, markdown_table, number, plain, show, span
 from reports.verdicts import Verdict
 
 from .synthetic import measured, noisy, study
@@ -69,6 +69,10 @@ def test_terminal_and_pipe() -> None:
     assert pipe.getvalue() == plain(verdicts, []) + "\n"  # neither wrapped nor coloured
     show(verdicts, ["f"], Console(file=terminal, force_terminal=True, width=120))
     assert "╭" in terminal.getvalue() and "FLAG" in terminal.getvalue()
+
+
+def test_the_end_of_a_line_does_not_end_a_cell() -> None:
+    assert markdown_table([["a", "b"], ["of two\nlines", "*"]])[-1] == "| of two lines | \\* |"
 
 
 def test_markdown_tables_are_whole() -> None:
