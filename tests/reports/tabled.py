@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.orders import compare, rankings
+from reports.tablefill import fill
+from reports.tables import FilledTable
+from reports.tablewords import Document, document
 from studies.schema import ResolvedStudy
 
-from .synthetic import Case, measured
+from .synthetic import Case, FakeRun, measured
 
 ARMS = ("base", "a", "b")
 PAPER = {
@@ -83,3 +87,11 @@ def without(frame: pd.DataFrame, **where: Any) -> pd.DataFrame:
     """The frame with the values of some rows not measured."""
     rows = np.logical_and.reduce([frame[name].isin(np.atleast_1d(value)) for name, value in where.items()])
     return frame.assign(value=frame["value"].mask(rows))
+
+
+def told(made: Case | None = None, **changed: Any) -> Document:
+    return worded(fill(*(made or case(some_values(), **changed)), PAPER))
+
+
+def worded(table: FilledTable) -> Document:
+    return document(table, compare(table), rankings(table), FakeRun(), None)

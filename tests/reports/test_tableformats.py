@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,36 +13,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
 from rich.console import Console
 
 from reports import tablebuild
 from reports.errors import NothingToReport, ReportError
-from reports.latex import ESCAPES, HEAD, escaped, latex
-from reports.orders import compare, rankings
+from reports.latex import latex
 from reports.othermethods import other_methods
 from reports.paper import paper_values
 from reports.report import build_report
 from reports.tablebuild import TableReport, build_table
 from reports.tablefill import fill
 from reports.tableformats import markdown, plain, show
-from reports.tablewords import Document, count, document, writer
+from reports.tablewords import count, document, writer
 from results.layout import Home
 
-from .synthetic import Case, FakeRun, measured, noisy
+from .synthetic import FakeRun, measured, noisy
 from .synthetic import study as builtin
-from .tabled import ARMS, PAPER, case, some_values, study, without
+from .tabled import ARMS, PAPER, case, some_values, study, told, without, worded
 from .test_build import Store
 
 ENGINE: Any = None
 STEM = "made_cpu"
-
-
-def told(made: Case | None = None, **changed: Any) -> Document:
-    resolved, frame, protocols = made or case(some_values(), **changed)
-    table = fill(resolved, frame, protocols, PAPER)
-    return document(table, compare(table), rankings(table), FakeRun(), None)
 
 
 def test_what_verdicts_imply_stands_below_the_table() -> None:
@@ -211,76 +200,6 @@ def test_assumptions_and_text_are_escaped_in_markdown() -> None:
     assert r"- what was \*assumed\*" in markdown(told())
 
 
-SPECIAL = r"\{}%&#$_~^<>|[*"
-needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
-
-
-@given(some.text(alphabet=SPECIAL + "ab 1±κΔ", max_size=12))
-def test_latex_escapes_can_be_undone(text: str) -> None:
-    back = {made: chr(sign) for sign, made in ESCAPES.items()}
-    longest_first = sorted(back, key=len, reverse=True)
-    pattern = "|".join(re.escape(made) for made in longest_first) + "|."
-    assert "".join(back.get(found, found) for found in re.findall(pattern, escaped(text))) == text
-
-
-@given(some.text(max_size=20))
-def test_only_what_latex_knows_is_left(text: str) -> None:
-    assert all(sign.isprintable() and ord(sign) < 0x180 for sign in escaped(text))
-
-
-def test_no_special_character_reaches_latex_bare() -> None:
-    assert escaped("50 % of a_b & #1") == r"50 \% of a\_b \& \#1"
-    assert escaped("κ = 0.5, t ≤ 0.8 ± 1") == r"$\kappa$ = 0.5, t $\leq$ 0.8 $\pm$ 1"
-    assert escaped("\\") == r"\textbackslash{}"
-    assert escaped("ω′ of Fréchet, 𝓛, 漢") == r"$\omega$$'$ of Fréchet, L, ?"
-    for sign in SPECIAL:
-        assert escaped(sign) != sign
-
-
-def test_latex_is_a_whole_document_with_booktabs() -> None:
-    text = latex(told())
-    assert text.startswith("\\documentclass") and text.endswith("\\end{document}\n")
-    assert text.count("\\begin{") == text.count("\\end{") == 3
-    for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\usepackage{booktabs}", "\\cmidrule{1-6}"):
-        assert rule in text
-    body = text[text.index("\\toprule") : text.index("\\bottomrule")]
-    lines = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {5}, "as many cells in every row"
-    assert text.count("\\begin{tabular}{lrrrrr}") == 1
-    assert r"\textbf{" in body and r"\underline{" in body and r"$\pm$" in body
-    assert r"\emph{on\_the left \& 50 \%}" in body
-
-
-@needs_latex
-@pytest.mark.parametrize("name", ["made", "components", "cfg_configs"])
-def test_latex_compiles_alone(name: str, tmp_path: Path) -> None:
-    compiles(latex(told() if name == "made" else _document_of(name)), tmp_path)
-
-
-@needs_latex
-def test_latex_sets_every_letter(tmp_path: Path) -> None:
-    letters = {chr(code) for code in (*range(0x250), *ESCAPES)}
-    rows = " \\\\\n".join(map(escaped, sorted(letters)))
-    compiles(HEAD + "\\begin{tabular}{l}\n" + rows + "\n\\end{tabular}\n\\end{document}\n", tmp_path)
-
-
-def compiles(text: str, tmp_path: Path) -> None:
-    (tmp_path / "table.tex").write_text(text, encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0 and (tmp_path / "table.pdf").stat().st_size > 1000, done.stdout[-2000:]
-    assert "Missing character" not in (tmp_path / "table.log").read_text(errors="replace")
-
-
-def _document_of(name: str) -> Document:
-    from .synthetic import measured
-
-    resolved = builtin("truth", [0, 1], name)
-    frame, protocols = measured(resolved, lambda arm, p: 1.0 + arm.seed + len(arm.name))
-    table = fill(resolved, frame, protocols, {})
-    return document(table, compare(table), rankings(table), FakeRun(), None)
-
-
 @pytest.mark.parametrize(
     "values, said",
     [([11.58, 9.87], ["11.58", "9.87"]), ([0.0986, 0.01], ["0.09860", "0.01000"]), ([245.32], ["245.3"]),
@@ -398,7 +317,7 @@ def test_other_methods_stand_apart_as_printed() -> None:
     filled = fill(sizes, frame, protocols, paper_values(sizes))
     others = other_methods(sizes)
     assert others is not None and len(others.rows) == 19
-    told = replace(document(filled, compare(filled), rankings(filled), FakeRun(), None), others=others)
+    told = replace(worded(filled), others=others)
     assert "| Few-step models, trained end to end | Shortcut-XL/2 | 675M | 160 | – | 10.60 | – | – |" in markdown(told)
     assert "BigGAN" in plain(told) and "6.95" in plain(told)
     assert latex(told).count(r"\begin{tabular}") == latex(told).count(r"\end{tabular}") == 2
