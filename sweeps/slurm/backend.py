@@ -7,7 +7,7 @@ same command finds them there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from results.layout import Home
@@ -64,9 +64,11 @@ class SlurmBackend:
         """
         while not self.outcome.interrupted and self._drop_blocked():
             placed = submit_missing(self.home, self.open, self.cluster, self.seconds)
+            for job in [job for place, job in enumerate(self.open) if place not in placed]:
+                self._done(job)
             if self.detach:
                 break
-            self._follow(placed)
+            self._follow(placed.values())
         self.outcome.left = list(self.open)
         return self.outcome
 
@@ -81,7 +83,7 @@ class SlurmBackend:
             self.outcome.blocked.extend(stuck)
             self.open = [job for job in self.open if job not in stuck]
 
-    def _follow(self, placed: Sequence[Placed]) -> None:
+    def _follow(self, placed: Iterable[Placed]) -> None:
         """Watch the queue until none of these jobs is in it, or we are stopped."""
         waiting, running = {one.slurm_id: one for one in placed}, set[str]()
         gone: dict[str, float] = {}
@@ -158,8 +160,7 @@ class SlurmBackend:
         if (attempt := self._attempt(one.job)) is not None:
             self._announce(one, attempt)  # it may have come and gone between two looks
         if outputs_there(self.home, one.job):
-            self._close(Event("done", one.job))
-            self.outcome.done += 1
+            self._done(one.job)
             return True
         if (not said or said[-1].status == "done") and time.monotonic() - since < self._patience_s:
             return False
@@ -187,6 +188,10 @@ class SlurmBackend:
             self._fail(job, f"{reason}, {MAX_LOST} times", None)
         else:
             self.watcher.event(Event("lost", job, reason=reason))
+
+    def _done(self, job: Job) -> None:
+        self._close(Event("done", job))
+        self.outcome.done += 1
 
     def _fail(self, job: Job, reason: str, log: str | None) -> None:
         self._close(Event("failed", job, reason=reason, log=log))

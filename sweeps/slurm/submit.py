@@ -15,7 +15,7 @@ from results.layout import Home
 from studies.errors import StudyError
 from sweeps.jobs import Job
 from sweeps.lease import Lease, acquire, holder
-from sweeps.needs import covers, inputs_ready, producers
+from sweeps.needs import covers, inputs_ready, outputs_there, producers
 from sweeps.slurm import queue as slurm
 from sweeps.slurm.arrays import Array, arrays, shape_of
 from sweeps.slurm.ledger import Submission, create, submissions, task_id
@@ -40,23 +40,25 @@ class Planned:
     after: tuple[str, ...]
 
 
-def submit_missing(home: Home, jobs: Sequence[Job], cluster: Cluster, seconds: Seconds) -> list[Placed]:
-    """Put jobs into the queue, but for those that are there already. Returns: where each is, in their order.
+def submit_missing(home: Home, jobs: Sequence[Job], cluster: Cluster, seconds: Seconds) -> dict[int, Placed]:
+    """Put jobs into the queue, but for those that are there already and those that have done their work.
 
-    Raises: StudyError if another command is submitting, SlurmError if SLURM refuses; what was taken stays in the queue.
+    Returns: where those are that have not, by place. Raises: StudyError if another command is submitting, SlurmError if
+    SLURM refuses; what was taken stays in the queue.
     """
     with _lock(home):
         adopt(home)
         placed = found_in_queue(home, jobs)
-        after = producers(jobs)
         largest = min(cluster.max_array_size or 10**9, slurm.max_array_size())
-        missing = set(range(len(jobs))) - placed.keys()
+        # Looked at after the queue: what ends between the two looks was in it, and nothing is submitted again.
+        missing = {place for place in range(len(jobs)) if place not in placed and not outputs_there(home, jobs[place])}
+        after = [makers & (placed.keys() | missing) for makers in producers(jobs)]
         for array in arrays(jobs, _waited_for(home, jobs, after), missing, largest, partial(shape_of, cluster=cluster)):
             ids = [placed[place].slurm_id for place in array.after]
             members = [jobs[place] for place in array.members]
             submission = _submit(home, members, cluster, array, _minutes(cluster, members, seconds), ids)
             placed |= dict(zip(array.members, submission, strict=True))
-        return [placed[place] for place in range(len(jobs))]
+        return placed
 
 
 def planned_arrays(

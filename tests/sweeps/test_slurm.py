@@ -22,7 +22,7 @@ from sweeps.backend import Outcome
 from sweeps.cancelling import CANCELLED
 from sweeps.cancelling import request as request_end
 from sweeps.jobs import Job
-from sweeps.needs import outputs_there
+from sweeps.needs import outputs_there, producers
 from sweeps.plan import Inventory
 from sweeps.session import open_session
 from sweeps.slurm import queue
@@ -120,7 +120,7 @@ def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_b
     slurm: SlurmCluster, home: Home, tmp_path: Path
 ) -> None:
     job = training(6000).model_copy(update={"checkpoint_every_steps": 500})
-    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
     disturbances = [
         lambda: slurm.call("scontrol", "requeue", placed.slurm_id),
         lambda: slurm.call("scancel", "--signal=USR2", placed.slurm_id),
@@ -143,7 +143,7 @@ def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: Sl
     """SLURM's shortest limit is a minute; the warning comes up to a minute early."""
     job = training(10**7).model_copy(update={"log_every_steps": 1000})
     short = PROFILE.model_copy(update={"signal_before_s": 20, "time": TimeLimit(min_min=1, max_min=1)})
-    (placed,) = submit_missing(home, [job], short, lambda job: None)
+    (placed,) = submit_missing(home, [job], short, lambda job: None).values()
     assert wait_for(lambda: len(attempts_begun(home, job)) == 2, 180, every=0.5)
     first, _ = attempts_begun(home, job)
     ended = json.loads((first.parent / "DONE.json").read_text())
@@ -157,7 +157,7 @@ def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: Sl
 def test_a_node_daemon_that_dies_costs_time_only(slurm: SlurmCluster, home: Home, tmp_path: Path) -> None:
     """The node counts as lost while its process runs on; the job is given out again and finds the lease held."""
     job = training(4000).model_copy(update={"checkpoint_every_steps": 500})
-    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
     assert wait_for(lambda: steps_logged(home, job) > 0, 120, every=0.1)
     slurm.kill_node_daemon()
     try:
@@ -181,7 +181,7 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
     job = training(1500)
     setup = [] if nodes == 1 else [line.format(folder=tmp_path) for line in ON_LOOPBACK]
     pair = PROFILE.model_copy(update={"nodes": nodes, "ranks_per_node": 2 // nodes, "setup": setup})
-    (placed,) = submit_missing(home, [job], pair, lambda job: None)
+    (placed,) = submit_missing(home, [job], pair, lambda job: None).values()
     assert wait_for(lambda: steps_logged(home, job) > 5, 120, every=0.05)
     where = cluster.call("squeue", "--noheader", "--format=%D %N", "--jobs", placed.slurm_id).split()
     assert where == [str(nodes), f"{cluster.host},{cluster.host}-2" if nodes == 2 else cluster.host]
@@ -203,7 +203,7 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
 def test_what_runs_and_what_waits_ends_on_request(slurm: SlurmCluster, home: Home) -> None:
     job = training(10**7)
     later = job.model_copy(update={"start_step": 10**7, "stop_step": 10**7 + 10, "full_steps": (10**7 + 10,)})
-    runs, waits = submit_missing(home, [job, later], PROFILE, lambda job: None)
+    runs, waits = submit_missing(home, [job, later], PROFILE, lambda job: None).values()
     assert wait_for(lambda: steps_logged(home, job) > 0, 120, every=0.1)
     request_end(home, job.trajectory, "train")
     assert cancel_in_queue(home, {("train", job.trajectory)}) == [waits.slurm_id]
@@ -283,10 +283,23 @@ def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: S
     wanted = parameters(PROFILE, shape_of(job, PROFILE), 5, submission.name, ())
     script.write_text(render(wanted, submission.private, 1, str(STUDY.with_name("python"))))
     assert "Submitted" in slurm.call("sbatch", str(script))
-    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
     assert placed.submission.name == submission.name
     assert follow(home, [job]).complete
     assert len(list(submissions(home))) == 1
+
+
+def test_what_has_ended_since_the_command_looked_is_not_submitted_again(slurm: SlurmCluster, home: Home) -> None:
+    """Nor waited for by what starts from it, even if that waits for something else, too."""
+    jobs = jobs_of()
+    ended = next(job for job in jobs if any(jobs.index(job) in makers for makers in producers(jobs)))
+    assert run_job(home, ended)[0] == "done"
+    outcome = follow(home, jobs)
+    assert outcome.complete
+    assert outcome.done == len(jobs)
+    given = [one.job(index) for one in submissions(home) for index in range(one.record.members)]
+    assert len(given) == len(jobs) - 1
+    assert ended not in given
 
 
 def test_one_that_slurm_never_saw_is_given_up(slurm: SlurmCluster, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +323,7 @@ def test_a_job_looks_for_its_input_itself(slurm: SlurmCluster, home: Home, monke
     """Whatever SLURM believes of the job that should have made it."""
     monkeypatch.setenv("STUDY_FILES_PATIENCE_S", "0")
     job = training(20).model_copy(update={"start_step": 10})
-    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None)
+    (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
     assert wait_for(lambda: bool(placed.submission.outcomes(0)), 120, every=0.2)
     (line,) = placed.submission.outcomes(0)
     assert (line.status, line.reason) == ("missing", "what it starts from or measures is not there")
