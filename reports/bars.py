@@ -10,9 +10,8 @@ from reports import captions
 from reports.bardata import bars_of, needed_points, readings_of
 from reports.barpanels import BarLook, add_bars, bar_handles, bar_look
 from reports.drawing import Drawing, Subject, compose
-from reports.frames import readings
 from reports.page import Page
-from reports.versions import Shown, shown
+from reports.versions import Shown
 from reports.words import common_words, missing_arms, missing_words
 from studies.figure import Bars
 
@@ -38,8 +37,7 @@ def draw_bars(subject: Subject, figure: Bars) -> Drawing:
 def looked(subject: Subject, figure: Bars) -> tuple[list[Shown], pd.DataFrame, BarLook]:
     """What is shown, its points, and what the axes show of them. Raises: NothingToReport, ReportError."""
     study = subject.study
-    show = shown(study, figure, readings(study, subject.frame, subject.protocols), subject.version)
-    rows = needed_points(figure, subject.frame, show)
+    show, rows = needed_points(figure, subject.shown(figure))
     dots = bars_of(figure, rows)
     if dots.empty:
         raise subject.nothing_of(readings_of(show))

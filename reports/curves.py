@@ -9,10 +9,9 @@ import pandas as pd
 from reports import captions
 from reports.arrivals import arrivals_words
 from reports.drawing import Drawing, Subject, compose
-from reports.frames import Reading, points, readings
+from reports.frames import Reading, points
 from reports.page import Page
 from reports.panels import Look, add_panels, legend_handles, look_of
-from reports.versions import shown
 from reports.words import metric_words, missing_arms, missing_words
 from studies.figure import Curves
 
@@ -43,9 +42,9 @@ def draw_curves(subject: Subject, figure: Curves) -> Drawing:
 
 def looked(subject: Subject, figure: Curves) -> tuple[Reading, pd.DataFrame, Look]:
     """The reading shown, its points, and what the axes show of them. Raises: NothingToReport, ReportError."""
-    found = readings(subject.study, subject.frame, subject.protocols)
-    reading = shown(subject.study, figure, found, subject.version)[0].reading
-    rows = points(subject.frame, reading)
+    parts = [(own, show[0].reading) for own, show in subject.shown(figure)]
+    rows = pd.concat([points(*part) for part in parts], ignore_index=True)
+    reading = parts[0][1]
     if rows["value"].isna().all():
         raise subject.nothing_of([reading])
     return reading, rows, look_of(subject.study, figure, rows, metric_words(reading))

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from reports.errors import NothingToReport
 from reports.frames import Protocols, Reading, Run
 from reports.page import MARGIN, Page, style
-from reports.versions import DECLARED, Version
+from reports.versions import DECLARED, Shown, Version, shown_by_panel
 from studies.dynamics import assumed
+from studies.figure import Bars, Curves, Levels
 from studies.schema import ResolvedStudy
 
 WIDTH = 10.0  # inches
@@ -48,6 +49,10 @@ class Subject:
     version: Version = DECLARED
     command: str = ""
     artefacts: Mapping[str, Path] = field(default_factory=dict)
+
+    def shown(self, figure: Curves | Bars | Levels) -> list[tuple[pd.DataFrame, list[Shown]]]:
+        """Each panel's evaluations, and what of them is shown. Raises: ReportError."""
+        return shown_by_panel(self.study, figure, self.frame, self.protocols, self.version)
 
     def nothing_of(self, readings: Sequence[Reading]) -> NothingToReport:
         """The error that none of these is measured yet."""

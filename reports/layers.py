@@ -17,9 +17,8 @@ from reports import captions
 from reports.axes import panel_title, watermark
 from reports.bardata import bars_of, needed_points, readings_of
 from reports.drawing import COLUMN_GAP, Drawing, Subject, compose
-from reports.frames import readings
 from reports.page import DPI, MARGIN, Page
-from reports.versions import DECLARED, shown
+from reports.versions import DECLARED
 from studies.figure import Bars
 from studies.schema import ResolvedStudy
 
@@ -42,8 +41,7 @@ class Maps:
 
 def layer_points(subject: Subject, figure: Bars) -> pd.DataFrame:
     """Where the layers' values lie: trajectory, step and protocol of every point behind a bar, with its place."""
-    show = shown(subject.study, figure, readings(subject.study, subject.frame, subject.protocols), DECLARED)
-    rows = needed_points(figure, subject.frame, show)
+    _, rows = needed_points(figure, subject.shown(figure))
     rows = rows[~rows["is_ceiling"]]
     bars = bars_of(figure, rows)
     places = bars[bars["role"] == "bar"][["panel", "arm", "protocol", "x", "colour"]].drop_duplicates()
@@ -83,7 +81,7 @@ def draw_layers(subject: Subject, figure: Bars, points: pd.DataFrame, logged: pd
     if cells.empty:
         return None
     study = subject.study
-    show = shown(study, figure, readings(study, subject.frame, subject.protocols), DECLARED)
+    _, show = subject.shown(figure)[0]
     maps = Maps(study, cells, layer_order(list(cells["layer"])), float(cells["value"].abs().max()) or 1.0)
     heading = captions.heading(study, readings_of(show), DECLARED, subject.variant)
     caption = captions.caption(study, readings_of(show), subject.run, [_how_to_read(cells, figure)])

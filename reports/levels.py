@@ -10,11 +10,10 @@ import pandas as pd
 from reports import captions
 from reports.drawing import Drawing, Subject, compose
 from reports.errors import ReportError
-from reports.frames import Reading, ends, readings
+from reports.frames import Reading, ends
 from reports.levelpanels import PAPER, LevelLook, add_levels, level_handles
 from reports.page import Page
 from reports.paper import paper_column, paper_facts
-from reports.versions import shown
 from reports.words import metric_words, missing_arms, missing_words
 from studies.figure import Levels
 from studies.schema import ResolvedStudy
@@ -48,8 +47,9 @@ def draw_levels(subject: Subject, figure: Levels) -> Drawing:
 def looked(subject: Subject, figure: Levels) -> tuple[Reading, pd.DataFrame, LevelLook]:
     """The reading shown, its ends, and what the axes show of them. Raises: NothingToReport, ReportError."""
     study, version = subject.study, subject.version
-    reading = shown(study, figure, readings(study, subject.frame, subject.protocols), version)[0].reading
-    rows = with_roles(figure, ends(subject.frame, reading))
+    parts = [(own, show[0].reading) for own, show in subject.shown(figure)]
+    rows = with_roles(figure, pd.concat([ends(*part) for part in parts], ignore_index=True))
+    reading = parts[0][1]
     drawn = rows[rows["value"].notna()]
     if drawn.empty:
         raise subject.nothing_of([reading])

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from reports.errors import ReportError
-from reports.frames import Protocols, Reading, ends, planned_seeds, readings
+from reports.frames import Protocols, Reading, ends, planned_seeds
 from reports.paper import paper_column
 from reports.statistics import Array, Interval, holm, paired_t, t_band
-from reports.versions import DECLARED, Version, shown
+from reports.versions import DECLARED, Version, shown_by_panel
 from studies.figure import Levels
 from studies.schema import ResolvedStudy
 from studies.strict import Attribute
@@ -64,11 +64,12 @@ class Ranked:
 
 @dataclass(frozen=True)
 class PanelRanking:
-    """The points of one panel, best first, its other arms after them, and what is left out: points without a value,
-    the seeds that a point lacks, and points that an adaptive search has cut short."""
+    """The points of one panel under its reading, best first, its other arms after them, and what is left out: points
+    without a value, the seeds that a point lacks, and points that an adaptive search has cut short."""
 
     panel: str
     title: str
+    reading: Reading
     rows: tuple[Ranked, ...]
     unmeasured: tuple[str, ...]
     lacking: Mapping[str, tuple[int, ...]]
@@ -82,12 +83,16 @@ class PanelRanking:
 
 @dataclass(frozen=True)
 class SweepRanking:
-    """The ranking of a sweep under one reading. ``paper`` names the paper's column beside it, if there is one."""
+    """The ranking of a sweep by one metric. ``paper`` names the paper's column beside it, if there is one."""
 
     study: ResolvedStudy
-    reading: Reading
     paper: str
     panels: tuple[PanelRanking, ...]
+
+    @property
+    def reading(self) -> Reading:
+        """That of the first panel; in others a true error may have another protocol."""
+        return self.panels[0].reading
 
     @property
     def measured(self) -> bool:
@@ -105,18 +110,26 @@ def rank_sweep(
     if study.sweep is None:
         raise ReportError(f"study '{study.study}' has no sweep to rank")
     figure = study.figure if isinstance(study.figure, Levels) else PRIMARY
-    reading = shown(study, figure, readings(study, frame, protocols), version)[0].reading
-    rows = ends(frame, reading)
+    shown = shown_by_panel(study, figure, frame, protocols, version)
     paper, of_paper = paper_column(study, figure.paper_column) if version == DECLARED else ("", {})
     seeds = planned_seeds(study, frame)
-    panels = tuple(_panel(study, name, rows[rows["panel"] == name], of_paper, seeds) for name in study.panels)
-    return SweepRanking(study, reading, paper if of_paper else "", panels)
+    first = shown[0][1][0].reading
+    found = {str(own["panel"].iloc[0]): show[0].reading for own, show in shown}
+    panels = tuple(_panel(study, name, frame, found.get(name, first), of_paper, seeds) for name in study.panels)
+    return SweepRanking(study, paper if of_paper else "", panels)
 
 
 def _panel(
-    study: ResolvedStudy, panel: str, rows: pd.DataFrame, paper: Mapping[str, float], seeds: Sequence[int]
+    study: ResolvedStudy,
+    panel: str,
+    frame: pd.DataFrame,
+    reading: Reading,
+    paper: Mapping[str, float],
+    seeds: Sequence[int],
 ) -> PanelRanking:
     """One panel: the points of the sweep by rank, then its other arms, then its controls."""
+    rows = ends(frame, reading)
+    rows = rows[rows["panel"] == panel]
     arms = {pattern.format(**attributes): attributes for pattern, attributes in study.arms_of(panel)}
     listed, short = len(study.panels[panel].attributes()), study.cut_short(panel)
     beside, points = list(arms)[:listed], [arm for arm in list(arms)[listed:] if arm not in short]
@@ -134,7 +147,7 @@ def _panel(
     absent = tuple(arm for arm in points if arm not in there)
     without = {arm: tuple(seed for seed in seeds if seed not in values[arm].dropna()) for arm in there}
     lacking = {arm: missing for arm, missing in without.items() if missing}
-    return PanelRanking(panel, study.panels[panel].title, tuple(ranked), absent, lacking, short)
+    return PanelRanking(panel, study.panels[panel].title, reading, tuple(ranked), absent, lacking, short)
 
 
 def _with_paper_ranks(points: Sequence[Ranked]) -> list[Ranked]:

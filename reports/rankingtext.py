@@ -95,7 +95,7 @@ def records(rankings: Sequence[SweepRanking]) -> list[dict[str, Any]]:
     return [
         {
             "study": ranking.study.study, "scale": ranking.study.scale, "metric": ranking.reading.metric,
-            "nfe": ranking.reading.nfe, "protocol": ranking.reading.protocol, "panel": panel.panel, "rank": row.rank,
+            "nfe": panel.reading.nfe, "protocol": panel.reading.protocol, "panel": panel.panel, "rank": row.rank,
             "arm": row.arm, **_space(ranking, row), "n": row.n, "mean": row.mean,
             **_bounds("mean", row.interval), "difference": row.difference,
             **_bounds("difference", row.difference_interval), "p_holm": row.p_holm,

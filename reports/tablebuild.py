@@ -55,7 +55,7 @@ def build_table(
     asked: str | None = None,
 ) -> TableReport:
     """Fill a study's table from what is stored, and write it below ``out``: ``<stem>_table`` as Markdown, LaTeX and
-    CSV (one line a cell), and ``<stem>_orders.csv``.
+    CSV (one line a cell), and ``<stem>_orders.csv`` where rows have a reference to be compared with.
 
     Raises: NothingToReport where there is no run or no cell is measured; ReportError.
     """
@@ -77,8 +77,9 @@ def build_table(
         f"{stem}_table.md": markdown(told),
         f"{stem}_table.tex": latex(told),
         f"{stem}_table.csv": _csv(value_records(table), common),
-        f"{stem}_orders.csv": _csv(order_records(orders), common),
     }
+    if orders:
+        texts[f"{stem}_orders.csv"] = _csv(order_records(orders), common)
     with published(out, stem) as folder:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8", newline="")

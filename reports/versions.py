@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
+
 from reports.errors import ReportError
-from reports.frames import Reading, find
+from reports.frames import Protocols, Reading, find, readings
 from reports.words import family_of
 from studies.figure import Bars, Curves, Levels
 from studies.schema import ResolvedStudy
@@ -69,6 +71,18 @@ def shown(
         nfe = None  # at whatever NFE it is measured
     solver = None if isinstance(figure, Curves) or version.kind != "declared" else figure.solver
     return [Shown(find(found, metric, nfe, solver))]
+
+
+def shown_by_panel(
+    study: ResolvedStudy, figure: Curves | Bars | Levels, frame: pd.DataFrame, protocols: Protocols, version: Version
+) -> list[tuple[pd.DataFrame, list[Shown]]]:
+    """Each panel's evaluations, and what of them a version of a figure shows: a true error is of the field with the
+    guidance trained, so where panels differ in it the same metric has a protocol in each.
+
+    Raises: ReportError that lists what was measured.
+    """
+    panels = [own for _, own in frame.groupby("panel", sort=False)] or [frame]
+    return [(own, shown(study, figure, readings(study, own, protocols), version)) for own in panels]
 
 
 def _side_by_side(figure: Bars, found: Sequence[Reading], version: Version) -> list[Shown]:

@@ -245,6 +245,17 @@ def test_csv_has_a_line_a_cell_and_a_line_an_order(home: Home, stored: Store, tm
     assert (orders["p_holm"] >= orders["p"]).all() and orders["low_percent"].lt(orders["high_percent"]).all()
 
 
+def test_rows_without_another_to_be_compared_with_have_no_file_of_orders(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [{"id": "one", "label": "1-NFE"}, {"id": "two", "label": "2-NFE", "nfe": 2}]
+    Store(monkeypatch, made=case(some_values(), table={"row": "{method}", "reference": "{method}", "columns": columns}))
+    report = build_table(ENGINE, home, study="made", out=tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in report.files)
+    assert not any("orders" in path.name for path in report.files)
+    assert "_orders" not in plain(report.document)
+
+
 def test_records_for_programs(home: Home, stored: Store, tmp_path: Path) -> None:
     records = json.loads(json.dumps(build_table(ENGINE, home, study="made", out=tmp_path).records, allow_nan=False))
     assert {len(records["cells"]), len(records["orders"])} == {12, 9} and len(records["rankings"]) == 2
