@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def _line_of(node: CommentedMap, key: Any) -> int:
     return next(_line_of(merged, key) for merged in node.merge if key in merged)
 
 
+@lru_cache(maxsize=64)  # studies share the files that they extend, and parsing is most of what reading them takes
 def parse(text: str, where: str) -> Any:
-    """Parse YAML text. Raises: StudyError with file, line and what is wrong."""
+    """Parse YAML text, to nodes that nobody may change. Raises: StudyError with file, line and what is wrong."""
     try:
         return YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as error:
