@@ -27,9 +27,17 @@ def missing_input(home: Home, job: Job) -> Checkpoint | None:
     """The first input of a job that is not published; None if all are."""
     for at, snapshot_will_do in inputs(job):
         folder = home.trajectory(at.trajectory)
-        if not (snapshot_will_do and folder.snapshot(at.step).is_dir()) and not folder.checkpoint(at.step).is_dir():
+        if (snapshot_will_do and folder.snapshot(at.step).is_dir()) or folder.checkpoint(at.step).is_dir():
+            continue
+        if not (job.kind == "train" and at.trajectory == job.trajectory and _passed(folder, job)):
             return at
     return None
+
+
+def _passed(folder: TrajectoryDir, job: Job) -> bool:
+    """Whether another command has trained on from where a job starts: what it started from may have been a rolling
+    checkpoint, which is removed once the next one is there. Training begins at the nearest."""
+    return any(job.start_step <= step <= job.stop_step for step in checkpoint_steps(folder.checkpoints))
 
 
 def inputs_ready(home: Home, job: Job) -> bool:

@@ -67,6 +67,8 @@ class _Worker:
             self.job = None
             if job is None:
                 return None
+            if self.log is None and self.process.exitcode == 0:  # told to stop while idle, it left as the job came
+                return Event("preempted", job, reason="stopped on request before it began")
             return Event("lost", job, reason=_death(self.process.exitcode), log=self.log)
         assert job is not None
         event = Event(job=job, **message)

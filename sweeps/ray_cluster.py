@@ -20,7 +20,7 @@ from sweeps.ray_workers import wants_gpu
 
 OBJECT_STORE_BYTES = 80_000_000  # near the least that Ray takes: what crosses is a path and some JSON
 CONNECT_S = 5.0
-PROBE_S = 20.0
+PROBE_S = 60.0  # Python has to start and to import Ray, on whatever machine
 SAID = "probe: "
 _PROBE = "import sys; from sweeps.ray_cluster import probe; probe(sys.argv[1])"
 

@@ -6,7 +6,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+from tests.homes import Command
+
+# One example that is slow by chance, on a machine that is shared, is no failure.
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 SLOW = ("kill", "slurm", "ray")  # markers of tests that are slow by their nature
 
@@ -29,6 +36,12 @@ def _one_thread_one_seed() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_command_outlives_its_test() -> Iterator[None]:
+    yield
+    Command.end_all()
 
 
 @pytest.fixture

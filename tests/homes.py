@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ STUDY = Path(sys.executable).with_name("study")
 TINY = Path(__file__).parent / "assets" / "tiny.yaml"
 MARK = "STUDY_TEST_MARK"  # in the environment of a command and of all that it starts
 OURS = ("STUDY_", "GIT_")
+PATIENCE_S = 900.0  # for what takes seconds: machines are shared, and several times slower than one's own
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -45,7 +48,7 @@ def study(
         errors="replace",
         env=env or environment(),
         cwd=cwd,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
@@ -82,8 +85,11 @@ def unfinished(home: Path) -> set[Path]:
 class Command:
     """A command in a session of its own, whose processes can be told from all others."""
 
+    started: ClassVar[list[Command]] = []
+
     def __init__(self, *args: str | Path, home: Path) -> None:
         self.mark = uuid.uuid4().hex
+        self.started.append(self)
         self.process = subprocess.Popen(
             [str(STUDY), *map(str, args), "--home", str(home)],
             stdout=subprocess.PIPE,
@@ -117,16 +123,27 @@ class Command:
                 continue
         return found
 
+    @classmethod
+    def end_all(cls) -> None:
+        """Kill what a test that failed has left running, so that the next ones have the machine."""
+        for command in cls.started:
+            if not command.over():
+                for process in command.alive():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                command.process.wait()
+        cls.started.clear()
+
     def over(self) -> bool:
         return self.process.poll() is not None
 
-    def wait(self, timeout: float = 240) -> tuple[int, str]:
+    def wait(self, timeout: float = PATIENCE_S) -> tuple[int, str]:
         """(exit status, output); the output holds no traceback."""
         output, _ = self.process.communicate(timeout=timeout)
         assert "Traceback" not in output, output
         return self.process.returncode, output
 
-    def assert_gone(self, within: float = 5.0) -> None:
+    def assert_gone(self, within: float = 60.0) -> None:
         """No process of the command is left after so many seconds."""
         assert wait_for(lambda: not self.alive(), within), [p.cmdline() for p in self.alive()]
 

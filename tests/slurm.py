@@ -135,7 +135,7 @@ class SlurmCluster:
             self._start("slurmctld", "-D")
             self.node, *_ = [self._start("slurmd", "-D", "-N", name) for name in self.names]
             if not wait_for(
-                lambda: len(self.call("sinfo", "-N", "-h", "-p", "main", "-t", "idle").split("\n")) > nodes, 30
+                lambda: len(self.call("sinfo", "-N", "-h", "-p", "main", "-t", "idle").split("\n")) > nodes, 180
             ):
                 raise RuntimeError((folder / "slurmctld.log").read_text())
         except BaseException:
@@ -160,7 +160,7 @@ class SlurmCluster:
         options = {"socket": "socket", "key-file": "key", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
         paths = [f"--{option}={folder / name}" for option, name in options.items()]
         self._start("munged", "--foreground", "--num-threads=2", *paths, user="munge")
-        if not wait_for((folder / "socket").exists, 20):
+        if not wait_for((folder / "socket").exists, 60):
             raise RuntimeError((self.folder / "munged.out").read_text())
 
     def _start_accounting(self, port: int, database: int) -> None:
@@ -177,14 +177,15 @@ class SlurmCluster:
         )
         network = ["--bind-address=127.0.0.1", f"--port={database}", f"--socket={data}/socket"]
         self._start("mariadbd", *user, *network, "--skip-name-resolve", f"--init-file={grant}")
-        wait_for((data / "socket").exists, 60, every=0.2)
+        if not wait_for((data / "socket").exists, 180, every=0.2):
+            raise RuntimeError((self.folder / "mariadbd.out").read_text())
         configuration = self.folder / "slurmdbd.conf"
         configuration.write_text(
             DATABASE_DAEMON.format(host=self.host, port=port, database=database, folder=self.folder)
         )
         configuration.chmod(0o600)
         self._start("slurmdbd", "-D")
-        if not wait_for(lambda: bool(self.call("sacctmgr", "--noheader", "list", "user")), 60, every=0.5):
+        if not wait_for(lambda: bool(self.call("sacctmgr", "--noheader", "list", "user")), 180, every=0.5):
             raise RuntimeError((self.folder / "slurmdbd.log").read_text())
         self.call("sacctmgr", "--immediate", "add", "cluster", "test")
 

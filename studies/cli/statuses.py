@@ -125,7 +125,14 @@ def _looks(
         yield found, unreadable
         if found.finished and run == newest_run(engine):
             return
-        time.sleep(max(every, REST * (time.monotonic() - began)))
+        _rest(max(every, REST * (time.monotonic() - began)))
+
+
+def _rest(seconds: float) -> None:
+    """Sleep, in slices: Ctrl-C in the instant before a sleep begins does not cut it short."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(0.2, left))
 
 
 @contextmanager

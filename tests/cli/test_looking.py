@@ -169,7 +169,7 @@ def test_watch_ends_when_all_is_done(tiny: Path) -> None:
 def test_watch_follows_a_run_to_its_end(tmp_path: Path) -> None:
     home = tmp_path / "home"
     run = Command("run", TINY, "--workers", "1", home=home)
-    assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*")), 60)
+    assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*")), 300)
     watch = Command("watch", "tiny", "--every", "0.2", home=home)
     code, output = watch.wait()
     assert code == 0, output
@@ -186,7 +186,7 @@ def test_watch_is_ended_by_ctrl_c(copy: Path) -> None:
     assert command.process.stdout is not None
     assert "1 lost" in command.process.stdout.readline()
     os.killpg(command.process.pid, signal.SIGINT)
-    code, output = command.wait(30)
+    code, output = command.wait(60)
     assert code == 130, output
 
 
@@ -244,7 +244,7 @@ def test_logs_follow_until_the_attempt_ends(copy: Path) -> None:
             log.write("during\n")
         assert command.process.stdout.readline() == "during\n"
         (attempt / "DONE.json").write_text(done)
-    code, output = command.wait(30)
+    code, output = command.wait(60)
     assert (code, output) == (0, "== done\n")
 
 

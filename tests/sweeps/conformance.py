@@ -99,7 +99,6 @@ def kill_worker(attempt: Path) -> int | None:
         pid = worker_of(attempt)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
-            psutil.wait_procs([psutil.Process(pid)], timeout=0)
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None
     return pid

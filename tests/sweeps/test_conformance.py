@@ -112,9 +112,9 @@ def test_a_failure_is_reported_with_its_log_and_blocks_only_what_needs_it(
 
 @ends_with_the_command
 def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, tmp_path: Path) -> None:
-    """The control takes seconds, all else is short."""
-    longer = ("-o", "controls.joint.stages.0.epochs=100", "--as", "long_joint", "--workers", "2")
-    command, killed = Command("run", TINY, *longer, *subject.args, home=tmp_path), set()
+    """The control takes seconds, all else is short. It saves nothing on the way: a job that gets on is tried again."""
+    longer = ("-o", "controls.joint.stages.0.epochs=100", "-o", "checkpoint_every_epochs=1000", "--as", "long_joint")
+    command, killed = Command("run", TINY, *longer, "--workers", "2", *subject.args, home=tmp_path), set()
     while not command.over():
         for attempt in begun(tmp_path, stop_step=1000) - killed:
             if kill_worker(attempt):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import pytest
@@ -30,23 +31,23 @@ def test_only_one_holds_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
-def _race(path: str, start: float, results: object) -> None:
-    time.sleep(max(0.0, start - time.time()))
+def _race(path: str, start: Barrier, results: object, over: Event) -> None:
+    start.wait()
     got = acquire(Path(path))
     results.put(got is not None)  # type: ignore[attr-defined]
-    time.sleep(1.0)
+    over.wait()  # nobody lets go before all have tried
     if got:
         got.release()
 
 
 def test_of_many_racers_exactly_one_wins(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    start = time.time() + 2.0
-    racers = [context.Process(target=_race, args=(str(tmp_path / "l"), start, results)) for _ in range(6)]
+    start, results, over = context.Barrier(6), context.Queue(), context.Event()
+    racers = [context.Process(target=_race, args=(str(tmp_path / "l"), start, results, over)) for _ in range(6)]
     for racer in racers:
         racer.start()
-    won = [results.get(timeout=30) for _ in racers]
+    won = [results.get(timeout=300) for _ in racers]
+    over.set()
     for racer in racers:
         racer.join()
     assert sum(won) == 1

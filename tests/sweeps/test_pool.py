@@ -38,7 +38,7 @@ def endless(job: Job) -> Job:
     return job.model_copy(update={"stop_step": 10**8, "full_steps": (10**8,), "checkpoint_every_steps": None})
 
 
-def until(pool: Pool, *kinds: str, seconds: float = 60) -> Event:
+def until(pool: Pool, *kinds: str, seconds: float = 300) -> Event:
     """The first event of one of some kinds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -144,3 +144,17 @@ def test_a_worker_stopped_while_it_starts_hands_its_job_back(home: Home, job: Jo
         event = until(pool, "started", "preempted", "lost")
         assert (event.kind, event.job) == ("preempted", job)
         assert wait_for(lambda: not alive(process), 10)
+
+
+def test_a_worker_that_left_as_its_job_came_has_lost_nothing(tmp_path: Path, job: Job) -> None:
+    """Told to stop while idle; the parent gave it a job before it saw that."""
+    with Pool(Home(tmp_path), 1) as pool:
+        pool.submit(job)
+        assert until(pool, "done").kind == "done"
+        (worker,) = pool._workers
+        worker.process.terminate()
+        worker.process.join(60)
+        worker.job, worker.log = job, None
+        event = worker.read()
+    assert event is not None
+    assert event.kind == "preempted"

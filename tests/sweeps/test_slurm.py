@@ -34,7 +34,7 @@ from sweeps.slurm.profile import Cluster, TimeLimit
 from sweeps.slurm.script import parameters
 from sweeps.slurm.submit import submit_missing
 from sweeps.worker import run_job
-from tests.homes import STUDY, TINY, dump, environment, tensors, wait_for
+from tests.homes import PATIENCE_S, STUDY, TINY, dump, environment, tensors, wait_for
 from tests.slurm import SlurmCluster
 from tests.sweeps.test_scheduler import Quiet
 
@@ -101,11 +101,11 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     """Killed while it follows, and run again, the command finds its jobs and submits nothing twice."""
     home = tmp_path / "home"
     first = study_on_slurm(slurm, home, profile)
-    assert wait_for(lambda: bool(slurm.running()), 60, every=0.2)
+    assert wait_for(lambda: bool(slurm.running()), 300, every=0.2)
     first.kill()  # perhaps in the middle of submitting
     first.wait()
     again = study_on_slurm(slurm, home, profile)
-    output, _ = again.communicate(timeout=300)
+    output, _ = again.communicate(timeout=PATIENCE_S)
     assert (again.returncode, "Traceback" in output) == (0, False), output
     taken = [one for one in submissions(Home(home)) if one.slurm_file and one.slurm_file.slurm_job]
     jobs = [one.job(index) for one in taken for index in range(one.record.members)]
@@ -127,7 +127,7 @@ def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_b
         lambda: slurm.call("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2"),
     ]
     for number, disturb in enumerate(disturbances, 1):
-        assert wait_for(lambda n=number: len(attempts_begun(home, job)) >= n, 120, every=0.2)  # type: ignore[misc]
+        assert wait_for(lambda n=number: len(attempts_begun(home, job)) >= n, 300, every=0.2)  # type: ignore[misc]
         logged = steps_logged(home, job)
         assert wait_for(lambda n=logged: steps_logged(home, job) > n + 20, 60, every=0.05)  # type: ignore[misc]
         disturb()
@@ -140,11 +140,11 @@ def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_b
 
 
 def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: SlurmCluster, home: Home) -> None:
-    """SLURM's shortest limit is a minute; the warning comes up to a minute early."""
+    """The warning comes up to a minute early: after a minute of two a process has begun on a slow machine, too."""
     job = training(10**7).model_copy(update={"log_every_steps": 1000})
-    short = PROFILE.model_copy(update={"signal_before_s": 20, "time": TimeLimit(min_min=1, max_min=1)})
+    short = PROFILE.model_copy(update={"signal_before_s": 20, "time": TimeLimit(min_min=2, max_min=2)})
     (placed,) = submit_missing(home, [job], short, lambda job: None).values()
-    assert wait_for(lambda: len(attempts_begun(home, job)) == 2, 180, every=0.5)
+    assert wait_for(lambda: len(attempts_begun(home, job)) == 2, 600, every=0.5)
     first, _ = attempts_begun(home, job)
     ended = json.loads((first.parent / "DONE.json").read_text())
     assert ended["status"] == "preempted"
@@ -158,10 +158,10 @@ def test_a_node_daemon_that_dies_costs_time_only(slurm: SlurmCluster, home: Home
     """The node counts as lost while its process runs on; the job is given out again and finds the lease held."""
     job = training(4000).model_copy(update={"checkpoint_every_steps": 500})
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
-    assert wait_for(lambda: steps_logged(home, job) > 0, 120, every=0.1)
+    assert wait_for(lambda: steps_logged(home, job) > 0, 300, every=0.1)
     slurm.kill_node_daemon()
     try:
-        assert wait_for(lambda: placed.slurm_id not in slurm.running(), 120, every=0.5), "the node counts as lost"
+        assert wait_for(lambda: placed.slurm_id not in slurm.running(), 300, every=0.5), "the node counts as lost"
     finally:
         slurm.restart_node_daemon()
     assert follow(home, [job]).complete
@@ -182,7 +182,7 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
     setup = [] if nodes == 1 else [line.format(folder=tmp_path) for line in ON_LOOPBACK]
     pair = PROFILE.model_copy(update={"nodes": nodes, "ranks_per_node": 2 // nodes, "setup": setup})
     (placed,) = submit_missing(home, [job], pair, lambda job: None).values()
-    assert wait_for(lambda: steps_logged(home, job) > 5, 120, every=0.05)
+    assert wait_for(lambda: steps_logged(home, job) > 5, 300, every=0.05)
     where = cluster.call("squeue", "--noheader", "--format=%D %N", "--jobs", placed.slurm_id).split()
     assert where == [str(nodes), f"{cluster.host},{cluster.host}-2" if nodes == 2 else cluster.host]
     cluster.call("scancel", "--signal=USR2", placed.slurm_id)
@@ -204,7 +204,7 @@ def test_what_runs_and_what_waits_ends_on_request(slurm: SlurmCluster, home: Hom
     job = training(10**7)
     later = job.model_copy(update={"start_step": 10**7, "stop_step": 10**7 + 10, "full_steps": (10**7 + 10,)})
     runs, waits = submit_missing(home, [job, later], PROFILE, lambda job: None).values()
-    assert wait_for(lambda: steps_logged(home, job) > 0, 120, every=0.1)
+    assert wait_for(lambda: steps_logged(home, job) > 0, 300, every=0.1)
     request_end(home, job.trajectory, "train")
     assert cancel_in_queue(home, {("train", job.trajectory)}) == [waits.slurm_id]
     assert wait_for(lambda: not slurm.queue(), 60, every=0.2)
@@ -324,7 +324,7 @@ def test_a_job_looks_for_its_input_itself(slurm: SlurmCluster, home: Home, monke
     monkeypatch.setenv("STUDY_FILES_PATIENCE_S", "0")
     job = training(20).model_copy(update={"start_step": 10})
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
-    assert wait_for(lambda: bool(placed.submission.outcomes(0)), 120, every=0.2)
+    assert wait_for(lambda: bool(placed.submission.outcomes(0)), 300, every=0.2)
     (line,) = placed.submission.outcomes(0)
     assert (line.status, line.reason) == ("missing", "what it starts from or measures is not there")
 
@@ -360,7 +360,7 @@ def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SlurmCluster, 
     job = training(20)
     outcome = SlurmBackend(home, [job], Quiet(), PROFILE, detach=True).run()
     assert (outcome.left, outcome.complete) == ([job], False)
-    assert wait_for(lambda: outputs_there(home, job), 120, every=0.2)
+    assert wait_for(lambda: outputs_there(home, job), 300, every=0.2)
     assert wait_for(lambda: not slurm.queue(), 60, every=0.2)
     assert follow(home, []).complete
 
@@ -378,7 +378,7 @@ def test_accounting_says_how_a_job_ended_that_the_controller_has_forgotten(
     }
     assert wait_for(lambda: set(accounting.queue()) == {ids["CANCELLED"]}, 60, every=0.2)
     queue.cancel([ids["CANCELLED"]])
-    assert wait_for(lambda: not any(accounting.call("scontrol", "show", "job", i) for i in ids.values()), 120, every=1)
+    assert wait_for(lambda: not any(accounting.call("scontrol", "show", "job", i) for i in ids.values()), 300, every=1)
     assert {state: (queue.ended(i) or "").split()[0] for state, i in ids.items()} == {state: state for state in wraps}
     assert_loopback_only(accounting)
 
