@@ -21,17 +21,16 @@ COLUMNS = [
 EVERYWHERE = ""  # the x of a line across all groups
 
 
-def needed_points(figure: Bars, panels: Sequence[tuple[pd.DataFrame, list[Shown]]]) -> tuple[list[Shown], pd.DataFrame]:
-    """What is shown, as the first panel measures it, and the points that the bars and lines are made of, measured or
-    not, with the label of their metric along x."""
+def needed_points(figure: Bars, panels: Sequence[tuple[pd.DataFrame, list[Shown]]]) -> pd.DataFrame:
+    """The points that the bars and lines are made of, measured or not, with the label of their metric along x.
+    ``panels`` are each panel's evaluations and what is shown of them."""
     parts = []
-    for place in range(len(panels[0][1])):
-        for frame, show in panels:
-            one = show[place]
+    for frame, show in panels:
+        for one in show:
             for reading in filter(None, (one.reading, one.ceiling)):
                 rows = ends(frame, reading) if figure.summary == "end" else points(frame, reading).query("last")
                 parts.append(rows.assign(label=one.label, is_ceiling=reading == one.ceiling))
-    return panels[0][1], pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True)
 
 
 def bars_of(figure: Bars, rows: pd.DataFrame) -> pd.DataFrame:

@@ -37,7 +37,8 @@ def draw_bars(subject: Subject, figure: Bars) -> Drawing:
 def looked(subject: Subject, figure: Bars) -> tuple[list[Shown], pd.DataFrame, BarLook]:
     """What is shown, its points, and what the axes show of them. Raises: NothingToReport, ReportError."""
     study = subject.study
-    show, rows = needed_points(figure, subject.shown(figure))
+    panels = subject.shown(figure)
+    show, rows = panels[0][1], needed_points(figure, panels)
     dots = bars_of(figure, rows)
     if dots.empty:
         raise subject.nothing_of(readings_of(show))

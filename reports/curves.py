@@ -42,9 +42,7 @@ def draw_curves(subject: Subject, figure: Curves) -> Drawing:
 
 def looked(subject: Subject, figure: Curves) -> tuple[Reading, pd.DataFrame, Look]:
     """The reading shown, its points, and what the axes show of them. Raises: NothingToReport, ReportError."""
-    parts = [(own, show[0].reading) for own, show in subject.shown(figure)]
-    rows = pd.concat([points(*part) for part in parts], ignore_index=True)
-    reading = parts[0][1]
+    reading, rows = subject.read(figure, points)
     if rows["value"].isna().all():
         raise subject.nothing_of([reading])
     return reading, rows, look_of(subject.study, figure, rows, metric_words(reading))

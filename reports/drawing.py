@@ -54,6 +54,14 @@ class Subject:
         """Each panel's evaluations, and what of them is shown. Raises: ReportError."""
         return shown_by_panel(self.study, figure, self.frame, self.protocols, self.version)
 
+    def read(
+        self, figure: Curves | Levels, points: Callable[[pd.DataFrame, Reading], pd.DataFrame]
+    ) -> tuple[Reading, pd.DataFrame]:
+        """The one metric shown, as the first panel measures it, and the ``points`` of each panel under its own reading.
+        Raises: ReportError."""
+        parts = [(own, show[0].reading) for own, show in self.shown(figure)]
+        return parts[0][1], pd.concat([points(*part) for part in parts], ignore_index=True)
+
     def nothing_of(self, readings: Sequence[Reading]) -> NothingToReport:
         """The error that none of these is measured yet."""
         study = self.study

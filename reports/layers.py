@@ -41,7 +41,7 @@ class Maps:
 
 def layer_points(subject: Subject, figure: Bars) -> pd.DataFrame:
     """Where the layers' values lie: trajectory, step and protocol of every point behind a bar, with its place."""
-    _, rows = needed_points(figure, subject.shown(figure))
+    rows = needed_points(figure, subject.shown(figure))
     rows = rows[~rows["is_ceiling"]]
     bars = bars_of(figure, rows)
     places = bars[bars["role"] == "bar"][["panel", "arm", "protocol", "x", "colour"]].drop_duplicates()

@@ -47,9 +47,8 @@ def draw_levels(subject: Subject, figure: Levels) -> Drawing:
 def looked(subject: Subject, figure: Levels) -> tuple[Reading, pd.DataFrame, LevelLook]:
     """The reading shown, its ends, and what the axes show of them. Raises: NothingToReport, ReportError."""
     study, version = subject.study, subject.version
-    parts = [(own, show[0].reading) for own, show in subject.shown(figure)]
-    rows = with_roles(figure, pd.concat([ends(*part) for part in parts], ignore_index=True))
-    reading = parts[0][1]
+    reading, rows = subject.read(figure, ends)
+    rows = with_roles(figure, rows)
     drawn = rows[rows["value"].notna()]
     if drawn.empty:
         raise subject.nothing_of([reading])

@@ -148,7 +148,7 @@ class Command:
         assert wait_for(lambda: not self.alive(), within), [p.cmdline() for p in self.alive()]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_S, every: float = 0.02) -> bool:
     """Whether a condition comes true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -12,6 +12,7 @@ import typer
 
 from studies.cli.filters import KindOpt, OneScaleOpt, OneSeedsOpt, OneVariantOpt, StatusOpt, WhatArg, chosen
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
+from sweeps.waiting import rest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -125,14 +126,7 @@ def _looks(
         yield found, unreadable
         if found.finished and run == newest_run(engine):
             return
-        _rest(max(every, REST * (time.monotonic() - began)))
-
-
-def _rest(seconds: float) -> None:
-    """Sleep, in slices: Ctrl-C in the instant before a sleep begins does not cut it short."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        time.sleep(min(0.2, left))
+        rest(max(every, REST * (time.monotonic() - began)))
 
 
 @contextmanager

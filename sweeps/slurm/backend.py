@@ -21,6 +21,7 @@ from sweeps.slurm.live import Placed
 from sweeps.slurm.profile import Cluster
 from sweeps.slurm.queue import Queued, SlurmDown
 from sweeps.slurm.submit import Seconds, submit_missing
+from sweeps.waiting import rest
 
 FILES_PATIENCE_S = 60.0
 
@@ -106,9 +107,7 @@ class SlurmBackend:
 
     def _pause(self) -> bool:
         """Wait until the next look. Returns: whether we are to stop."""
-        until = time.monotonic() + self.cluster.poll_s
-        while not self.outcome.interrupted and time.monotonic() < until:
-            time.sleep(min(0.2, self.cluster.poll_s))
+        rest(self.cluster.poll_s, lambda: self.outcome.interrupted)
         return self.outcome.interrupted
 
     def _say_down(self, error: SlurmDown) -> None:

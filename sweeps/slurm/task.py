@@ -26,6 +26,7 @@ from sweeps.needs import inputs_ready, outputs_there
 from sweeps.slurm import queue as slurm
 from sweeps.slurm.ledger import OutcomeLine, Submission
 from sweeps.slurm.script import SIGNAL
+from sweeps.waiting import rest
 
 if TYPE_CHECKING:
     from meanflow_core.ranks import Ranks
@@ -51,11 +52,6 @@ class Stop:
 
     def __call__(self) -> bool:
         return self.asked
-
-    def sleep(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self.asked and time.monotonic() < until:
-            time.sleep(0.2)
 
 
 def run_task(home: str, submission: str) -> None:
@@ -123,7 +119,7 @@ def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks) -> OutcomeLine:
         if not inputs_ready(home, job):
             if waited > FILES_PATIENCE_S:
                 return line("missing", "what it starts from or measures is not there")
-            stop.sleep(1.0)
+            rest(1.0, stop)
             continue
         ended = _attempt(home, job, stop, ranks)
         if ended is not None:
@@ -131,7 +127,7 @@ def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks) -> OutcomeLine:
             return line(status, reason, log, steps)
         if waited > BUSY_PATIENCE_S:
             return line("busy", "another attempt holds its trajectory")
-        stop.sleep(5.0)
+        rest(5.0, stop)
 
 
 def _attempt(home: Home, job: Job, stop: Stop, ranks: Ranks) -> tuple[str, str | None, Path | None, int] | None:

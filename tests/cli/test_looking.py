@@ -169,7 +169,7 @@ def test_watch_ends_when_all_is_done(tiny: Path) -> None:
 def test_watch_follows_a_run_to_its_end(tmp_path: Path) -> None:
     home = tmp_path / "home"
     run = Command("run", TINY, "--workers", "1", home=home)
-    assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*")), 300)
+    assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*")))
     watch = Command("watch", "tiny", "--every", "0.2", home=home)
     code, output = watch.wait()
     assert code == 0, output

@@ -153,7 +153,7 @@ def test_killed_it_ends_as_undisturbed_and_leaves_no_process(own: Path, done: Pa
     changed(own, pause)
     succeeds("verify", mine, "--first", "2", "--second", "2", home=home)
     command = Command("run", mine, "-o", "checkpoint_every_epochs=1", "--as", "x", "--workers", "1", home=home)
-    assert wait_for(lambda: any(_programs(command)), 300)
+    assert wait_for(lambda: any(_programs(command)))
     (worker,) = command.workers()
     (program, *_) = _programs(command)
     worker.kill()
@@ -183,7 +183,7 @@ def test_ctrl_c_lets_it_save_and_running_again_goes_on(own: Path, done: Path, tm
     changed(own, ("        towards =", "        __import__('time').sleep(0.2)\n        towards ="))
     succeeds("verify", mine, "--first", "2", "--second", "2", home=home)
     command = Command("run", mine, "--workers", "1", home=home)
-    assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*/staged-program/metrics.jsonl")), 300)
+    assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*/staged-program/metrics.jsonl")))
     os.killpg(command.process.pid, signal.SIGINT)
     status, output = command.wait()
     assert (status, "stopped; what was trained is saved" in output) == (130, True), output

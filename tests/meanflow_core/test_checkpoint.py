@@ -114,7 +114,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
 FILES = ["manifest.json", "online.safetensors", "ema.safetensors", "optimiser.safetensors"]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=st.sampled_from([MANIFEST, *FILES]), where=st.integers(0, 10**6), byte=st.integers(0, 255))
 def test_one_damaged_byte(healthy: tuple[Path, dict[str, bytes]], file: str, where: int, byte: int) -> None:
     target, files = healthy
@@ -148,7 +148,7 @@ def test_every_bit_of_the_manifest(healthy: tuple[Path, dict[str, bytes]]) -> No
     assert load_checkpoint(target, []).meta == META
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=st.sampled_from(FILES), keep=st.floats(0, 1, exclude_max=True), grow=st.binary(max_size=3))
 def test_truncated_or_grown(healthy: tuple[Path, dict[str, bytes]], file: str, keep: float, grow: bytes) -> None:
     target, files = healthy

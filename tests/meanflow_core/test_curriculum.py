@@ -95,7 +95,7 @@ def stages_of(losses: list[float], patience: int, clusters: int) -> list[int]:
     return stages
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(1, 6).map(float), max_size=80), st.integers(1, 5), st.integers(2, 6))
 def test_pace_is_that_of_a_loop_over_the_losses(losses: list[float], patience: int, clusters: int) -> None:
     dtd, found, said = transform(clusters=clusters, patience=patience), [], []

@@ -75,7 +75,7 @@ def test_t_above_a_bound_has_the_conditional_law(bound: float, std: float) -> No
     assert stats.ks_2samp(kept, drawn).pvalue > 1e-3
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(1e-6, 1 - 1e-6), st.floats(0.3, 3.0))
 def test_t_above_any_bound_is_a_time(bound: float, std: float) -> None:
     sampler = LogitNormal(LogitNormalParams(std=std))

@@ -102,7 +102,7 @@ def test_v_g_itself(case: str, v_rows: int) -> None:
     assert {0, 4, 9} <= set(rest.nonzero().flatten().tolist())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.1, 3), st.floats(0, 0.95), st.tuples(st.floats(0, 1), st.floats(0, 1)), st.integers(0, 8), st.data())
 def test_v_g_of_any_batch(
     omega: float, kappa: float, interval: tuple[float, float], v_rows: int, data: st.DataObject

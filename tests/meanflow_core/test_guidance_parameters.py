@@ -38,7 +38,7 @@ def test_effective_omega_is_omega_by_another_name(kappa: float, effective: float
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(0, 0.95), st.floats(0.1, 20))
 def test_guidance_is_read_back(kappa: float, effective: float) -> None:
     g = Guidance.model_validate({"cfg_kappa": kappa, "effective_omega": effective})

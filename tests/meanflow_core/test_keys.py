@@ -280,7 +280,7 @@ some_dynamics = st.integers(1, 512).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(some_dynamics, st.integers(0, 2**40))
 def test_dump_is_read_back(given_: dict[str, Any], seed: int) -> None:
     d = Dynamics.model_validate(given_)
@@ -290,7 +290,7 @@ def test_dump_is_read_back(given_: dict[str, Any], seed: int) -> None:
     assert trajectory_key(None, again, seed) == trajectory_key(None, d, seed)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(some_dynamics, some_dynamics)
 def test_equal_keys_mean_equal_dynamics(one: dict[str, Any], other: dict[str, Any]) -> None:
     a, b = Dynamics.model_validate(one), Dynamics.model_validate(other)

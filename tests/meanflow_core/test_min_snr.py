@@ -32,7 +32,7 @@ def transform(**params: Any) -> MinSNR:
 # --- α ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(1e-4, 1 - 1e-4), st.floats(0.01, 100), st.sampled_from(READINGS))
 def test_alpha_is_what_snr_says(t: float, gamma: float, reading: Reading) -> None:
     ours = float(min_snr_alpha(torch.tensor([t], dtype=F64), gamma, reading))

@@ -71,7 +71,7 @@ def test_mlp_takes_data_of_any_shape() -> None:
         assert make_network("mlp", shape, None)(z, r, t).shape == z.shape
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
 def test_patchify_and_unpatchify_are_inverse(channels: int, patch: int, grid: int, n: int) -> None:
     side = patch * grid

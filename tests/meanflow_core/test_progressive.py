@@ -32,7 +32,7 @@ def transform(horizon: int | None = 100, **params: Any) -> Progressive:
 # --- β ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(unit, unit, st.floats(1, 3))
 def test_beta_mixes_all_alike_with_small_gaps_first(delta_t: float, s: float, lam: float) -> None:
     gap = torch.tensor([delta_t], dtype=F64)
@@ -42,7 +42,7 @@ def test_beta_mixes_all_alike_with_small_gaps_first(delta_t: float, s: float, la
     assert float(beta(gap, s, lam)) >= float(beta(gap + 0.1, s, lam)), "never more for a larger gap"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(unit, st.floats(0, 0.95))
 def test_beta_is_1_on_average_at_every_s(s: float, above: float) -> None:
     """E[β] = 1 − s + λ·s·E[1 − Δt] = 1, under the bound of any stage."""
@@ -55,7 +55,7 @@ def test_beta_is_1_on_average_at_every_s(s: float, above: float) -> None:
 # --- s ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(SCHEDULES), st.floats(0.25, 4), st.integers(1, 10_000), st.data())
 def test_schedule(schedule: str, k: float, horizon: int, data: st.DataObject) -> None:
     step, later = sorted(data.draw(st.tuples(*[st.integers(0, horizon - 1)] * 2)))

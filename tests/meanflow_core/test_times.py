@@ -78,7 +78,7 @@ def test_uniform_times_in_closed_form(above: float) -> None:
     assert uniform.mean_over_t(lambda t: t, a) == pytest.approx(1 - (1 / 3 - a / 2 + a**3 / 6) / (1 - a), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(laws, bounds)
 def test_expectations_are_those_of_a_law(law: dict[str, float], above: float) -> None:
     """Probabilities sum to 1, t lies above the bound, and quadrature has nothing to complain about."""
@@ -118,7 +118,7 @@ def test_a_law_of_ones_own_inherits_the_expectations() -> None:
     assert Square().mean_gap(0.5) == pytest.approx(half)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(laws, st.floats(0.001, 0.999))
 def test_quantiles_invert_the_law(law: dict[str, float], p: float) -> None:
     ours = sampler(law)
@@ -189,7 +189,7 @@ def test_as_the_bound_falls_draws_become_the_ordinary_ones(law: dict[str, float]
     assert far[-1] < 1e-6
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(laws, bounds, bounds, st.integers(0, 2**32))
 def test_draws_under_any_bound(law: dict[str, float], one: float, other: float, seed: int) -> None:
     """0 ≤ r ≤ t ≤ 1, t at or above the bound, and a higher bound gives later times from the same random numbers."""

@@ -81,7 +81,7 @@ def test_planted_effects_are_found(direction: int, expected: str) -> None:
 
 
 @given(some.integers(0, 2**32 - 1), some.integers(2, 9), some.floats(1e-3, 1e3), some.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_verdict_is_invariant(seed: int, n: int, scale: float, trend: bool) -> None:
     rng = np.random.default_rng(seed)
     claim = TREND if trend else DIFFERENCE

@@ -24,7 +24,7 @@ def judged(values: np.ndarray, claim: Claim = CLAIM) -> tuple[str, str]:
 
 
 @given(some.integers(0, 2**32 - 1), some.integers(2, 12), some.floats(-12, 12), some.floats(0.2, 8))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_by_hand(seed: int, n: int, shift: float, spread: float) -> None:
     """The verdict is that of t statistics written out, and of the interval written out."""
     rng = np.random.default_rng(seed)

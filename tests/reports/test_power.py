@@ -45,7 +45,7 @@ def test_seeds_for_a_standardised_effect_are_the_textbooks(effect: float, seeds:
 
 
 @given(some.floats(0.15, 20.0), some.sampled_from([0.01, 0.05, 0.1]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_seeds_needed_are_the_fewest(effect: float, alpha: float) -> None:
     def enough(n: int) -> bool:
         critical, nc = stats.t.ppf(1 - alpha / 2, n - 1), effect * math.sqrt(n)

@@ -37,7 +37,7 @@ def naive_holm(p: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
 
 
 @given(some.integers(0, 2**32 - 1), some.integers(2, 8), some.integers(2, 6))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_ranks_and_differences_against_a_naive_loop(seed: int, seeds: int, points: int) -> None:
     rng = np.random.default_rng(seed)
     values = table(rng.normal(size=(seeds, points)) + rng.normal(size=(seeds, 1)) + np.linspace(0, 3, points))

@@ -44,7 +44,7 @@ def arm(values: np.ndarray, epochs: np.ndarray = EPOCHS) -> pd.DataFrame:
 
 
 @given(some.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_crossings_are_the_roots_of_the_linear_spline(seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = np.linspace(5, 1, len(EPOCHS)) + rng.normal(size=len(EPOCHS))
@@ -63,7 +63,7 @@ def test_crossings_are_the_roots_of_the_linear_spline(seed: int) -> None:
 
 
 @given(some.integers(0, 2**32 - 1), some.booleans(), some.floats(0.1, 10.0), some.floats(-5, 5))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_exchanging_the_arms_inverts_and_units_do_not_matter(
     seed: int, lasting: bool, scale: float, shift: float
 ) -> None:

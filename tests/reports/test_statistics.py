@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
 
@@ -88,7 +88,6 @@ def test_resolvable_difference_by_simulation(n: int) -> None:
 
 
 @given(some.integers(2, 200), some.floats(1e-6, 1e6), some.floats(0.001, 0.2))
-@settings(deadline=None)
 def test_resolvable_scales_with_the_spread(n: int, sd: float, alpha: float) -> None:
     one, other = st.resolvable(1.0, n, alpha), st.resolvable(sd, n, alpha)
     assert one is not None and other == pytest.approx(sd * one, rel=1e-4)

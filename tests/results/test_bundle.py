@@ -312,7 +312,7 @@ def test_padding_without_end_is_refused(bundle: Path, tmp_path: Path) -> None:
         take(bomb, Home(tmp_path / "new"), alone)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_one_damaged_bit_or_a_cut_is_noticed_or_means_nothing(
     where: float, bit: int, cut: bool, bundle: Path, tmp_path: Path

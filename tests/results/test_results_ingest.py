@@ -86,7 +86,7 @@ def test_lowest_attempt_counts(builder, store: Engine) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_order_of_ingest_does_not_matter(builder, data: st.DataObject) -> None:
     """Attempts come in any order and pieces; values differ by attempt to make a wrong choice visible."""
     root = Path(tempfile.mkdtemp(dir=builder.home.root))
@@ -128,7 +128,7 @@ def test_killed_run_has_the_dump_of_an_undisturbed_one(builder, new_store: Calla
 
 
 @given(cut=st.integers(0, 10_000), chunk=st.integers(1, 300), where=st.sampled_from(["metrics", "verdicts"]))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_line_cut_off_anywhere(builder, cut: int, chunk: int, where: str) -> None:
     root = Path(tempfile.mkdtemp(dir=builder.home.root))
     local = type(builder)(root / "home")

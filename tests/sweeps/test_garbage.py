@@ -76,7 +76,7 @@ def damage(have: Inventory, rng: random.Random, share: float) -> None:
         have.released[key] = {step for step in range(0, 170, 10) if rng.random() < 0.2}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     share=st.sampled_from([0.0, 0.3, 0.8, 0.95, 1.0]),
@@ -105,7 +105,7 @@ def test_what_a_recorded_run_needs_for_its_missing_jobs_is_no_garbage(
         assert {key for node in run.tree for at in node.points.values() for key in at} <= after.evaluated
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 0.9]))
 def test_what_was_let_go_is_trained_again_where_a_new_run_needs_it(seed: int, share: float) -> None:
     rng = random.Random(seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.homes import PATIENCE_S, TINY, Command, attempts, dump, succeeds, unfinished, wait_for
+from tests.homes import TINY, Command, attempts, dump, succeeds, unfinished, wait_for
 
 from .conformance import assert_equal_to
 
@@ -37,7 +37,7 @@ def start_and_wait_for_attempts(home: Path, count: int) -> tuple[Command, set[Pa
     """A new command that works on so many attempts, and the unfinished attempts of before."""
     before = unfinished(home)
     command = Command(*ARGS, home=home)
-    assert wait_for(lambda: len(unfinished(home) - before) >= count, PATIENCE_S)
+    assert wait_for(lambda: len(unfinished(home) - before) >= count)
     time.sleep(0.3)
     return command, before
 
@@ -48,7 +48,7 @@ def kill_until_done(home: Path, todo: list[str], rng: random.Random) -> None:
     known: set[Path] = set()
     while True:
         if rng.random() < 0.8:  # else at once, while processes start
-            wait_for(lambda: command.over() or bool(unfinished(home) - known), PATIENCE_S)  # noqa: B023
+            wait_for(lambda: command.over() or bool(unfinished(home) - known), 120)  # noqa: B023
         time.sleep(rng.uniform(0.0, 0.6))
         if command.over():  # complete, or given up on a job whose worker was killed three times
             command.assert_gone()
@@ -65,7 +65,7 @@ def kill_until_done(home: Path, todo: list[str], rng: random.Random) -> None:
             todo.pop()
             command = Command(*ARGS, home=home)
         else:
-            assert wait_for(command.over, PATIENCE_S)
+            assert wait_for(command.over)
         known = unfinished(home)
 
 
@@ -91,7 +91,7 @@ def test_kill_9_of_workers_and_of_the_command_changes_nothing(long: Path, tmp_pa
 
 def test_ctrl_c_while_workers_start_surprises_nobody(tmp_path: Path) -> None:
     command = Command("run", TINY, home=tmp_path)
-    assert wait_for(lambda: len(command.workers()) == 2, PATIENCE_S)
+    assert wait_for(lambda: len(command.workers()) == 2)
     os.killpg(command.process.pid, signal.SIGINT)
     status, output = command.wait()
     assert (status, "Run the same command again" in output) == (130, True), output

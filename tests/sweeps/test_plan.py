@@ -109,7 +109,7 @@ def test_a_trajectory_that_was_trained_unobserved_is_passed_again() -> None:
 
 
 @SESSIONS
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 1.0))
 def test_whatever_is_lost_the_rest_of_the_jobs_complete_the_tree(session: Session, seed: int, share: float) -> None:
     """Start from a finished home, lose a random part of it, and finish again."""

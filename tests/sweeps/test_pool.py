@@ -19,7 +19,7 @@ from sweeps.jobs import Job
 from sweeps.plan import Inventory
 from sweeps.pool import Pool, _death
 from sweeps.session import open_session
-from tests.homes import TINY, wait_for
+from tests.homes import PATIENCE_S, TINY, wait_for
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def endless(job: Job) -> Job:
     return job.model_copy(update={"stop_step": 10**8, "full_steps": (10**8,), "checkpoint_every_steps": None})
 
 
-def until(pool: Pool, *kinds: str, seconds: float = 300) -> Event:
+def until(pool: Pool, *kinds: str, seconds: float = PATIENCE_S) -> Event:
     """The first event of one of some kinds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -195,7 +195,7 @@ def test_nothing_is_left_behind(own: Path, home: Home, tmp_path: Path) -> None:
     worker = subprocess.Popen(
         [sys.executable, "-m", "sweeps.ranked", str(tmp_path / "other"), str(tmp_path / "job.json")]
     )
-    assert wait_for(lambda: bool(_running(sleeping)), 300)
+    assert wait_for(lambda: bool(_running(sleeping)))
     worker.kill()
     worker.wait()
     assert wait_for(lambda: not _running(sleeping) and not _running(str(own / "train.py")), 10)

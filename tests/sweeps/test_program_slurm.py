@@ -33,7 +33,7 @@ def test_a_trainer_of_ones_own_is_told_before_its_job_is_requeued(slurm: SlurmCl
     session = open_session([resolve(load_source(str(own / "foreign.yaml")), "cpu", [one])])
     job = next(job for job in session.jobs(Inventory()) if job.kind == "train")
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
-    assert wait_for(lambda: any(home.trajectories.glob("*/attempts/*/staged-program/metrics.jsonl")), 300)
+    assert wait_for(lambda: any(home.trajectories.glob("*/attempts/*/staged-program/metrics.jsonl")))
     slurm.call("scancel", "--signal=USR2", placed.slurm_id)
     assert follow(home, [job]).complete
     first, *others = [json.loads(path.read_text()) for path in sorted(home.trajectories.glob("*/attempts/*/DONE.json"))]

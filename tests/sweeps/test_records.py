@@ -15,7 +15,7 @@ from sweeps.attempt import recorded_evaluations
 from sweeps.records import Records
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_at_any_time_it_is_what_reading_everything_finds(seed: int) -> None:
     rng = random.Random(seed)

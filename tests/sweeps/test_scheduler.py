@@ -126,7 +126,7 @@ class Rescanning(Scheduler):
         super()._give()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.floats(0.0, 0.5))
 def test_jobs_are_given_as_if_all_were_looked_at_all_the_time(seed: int, size: int, trouble: float) -> None:
     study = resolve(load_source(str(TINY)), "cpu", seeds=[0, 1])

@@ -55,7 +55,7 @@ def test_rungs_are_measured_epochs_each_at_least_so_many_times_the_first(epochs:
 
 
 @given(some.integers(0, 2**32 - 1), some.integers(1, 20))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_asha_stops_what_a_naive_rule_stops(seed: int, points: int) -> None:
     """At a rung goes on what belongs to the best third of what was told of the rung before."""
     rng = np.random.default_rng(seed)

@@ -101,7 +101,7 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     """Killed while it follows, and run again, the command finds its jobs and submits nothing twice."""
     home = tmp_path / "home"
     first = study_on_slurm(slurm, home, profile)
-    assert wait_for(lambda: bool(slurm.running()), 300, every=0.2)
+    assert wait_for(lambda: bool(slurm.running()), every=0.2)
     first.kill()  # perhaps in the middle of submitting
     first.wait()
     again = study_on_slurm(slurm, home, profile)
@@ -127,7 +127,7 @@ def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_b
         lambda: slurm.call("sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2"),
     ]
     for number, disturb in enumerate(disturbances, 1):
-        assert wait_for(lambda n=number: len(attempts_begun(home, job)) >= n, 300, every=0.2)  # type: ignore[misc]
+        assert wait_for(lambda n=number: len(attempts_begun(home, job)) >= n, every=0.2)  # type: ignore[misc]
         logged = steps_logged(home, job)
         assert wait_for(lambda n=logged: steps_logged(home, job) > n + 20, 60, every=0.05)  # type: ignore[misc]
         disturb()
@@ -158,10 +158,10 @@ def test_a_node_daemon_that_dies_costs_time_only(slurm: SlurmCluster, home: Home
     """The node counts as lost while its process runs on; the job is given out again and finds the lease held."""
     job = training(4000).model_copy(update={"checkpoint_every_steps": 500})
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
-    assert wait_for(lambda: steps_logged(home, job) > 0, 300, every=0.1)
+    assert wait_for(lambda: steps_logged(home, job) > 0, every=0.1)
     slurm.kill_node_daemon()
     try:
-        assert wait_for(lambda: placed.slurm_id not in slurm.running(), 300, every=0.5), "the node counts as lost"
+        assert wait_for(lambda: placed.slurm_id not in slurm.running(), every=0.5), "the node counts as lost"
     finally:
         slurm.restart_node_daemon()
     assert follow(home, [job]).complete
@@ -182,7 +182,7 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
     setup = [] if nodes == 1 else [line.format(folder=tmp_path) for line in ON_LOOPBACK]
     pair = PROFILE.model_copy(update={"nodes": nodes, "ranks_per_node": 2 // nodes, "setup": setup})
     (placed,) = submit_missing(home, [job], pair, lambda job: None).values()
-    assert wait_for(lambda: steps_logged(home, job) > 5, 300, every=0.05)
+    assert wait_for(lambda: steps_logged(home, job) > 5, every=0.05)
     where = cluster.call("squeue", "--noheader", "--format=%D %N", "--jobs", placed.slurm_id).split()
     assert where == [str(nodes), f"{cluster.host},{cluster.host}-2" if nodes == 2 else cluster.host]
     cluster.call("scancel", "--signal=USR2", placed.slurm_id)
@@ -204,7 +204,7 @@ def test_what_runs_and_what_waits_ends_on_request(slurm: SlurmCluster, home: Hom
     job = training(10**7)
     later = job.model_copy(update={"start_step": 10**7, "stop_step": 10**7 + 10, "full_steps": (10**7 + 10,)})
     runs, waits = submit_missing(home, [job, later], PROFILE, lambda job: None).values()
-    assert wait_for(lambda: steps_logged(home, job) > 0, 300, every=0.1)
+    assert wait_for(lambda: steps_logged(home, job) > 0, every=0.1)
     request_end(home, job.trajectory, "train")
     assert cancel_in_queue(home, {("train", job.trajectory)}) == [waits.slurm_id]
     assert wait_for(lambda: not slurm.queue(), 60, every=0.2)
@@ -324,7 +324,7 @@ def test_a_job_looks_for_its_input_itself(slurm: SlurmCluster, home: Home, monke
     monkeypatch.setenv("STUDY_FILES_PATIENCE_S", "0")
     job = training(20).model_copy(update={"start_step": 10})
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
-    assert wait_for(lambda: bool(placed.submission.outcomes(0)), 300, every=0.2)
+    assert wait_for(lambda: bool(placed.submission.outcomes(0)), every=0.2)
     (line,) = placed.submission.outcomes(0)
     assert (line.status, line.reason) == ("missing", "what it starts from or measures is not there")
 
@@ -360,7 +360,7 @@ def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SlurmCluster, 
     job = training(20)
     outcome = SlurmBackend(home, [job], Quiet(), PROFILE, detach=True).run()
     assert (outcome.left, outcome.complete) == ([job], False)
-    assert wait_for(lambda: outputs_there(home, job), 300, every=0.2)
+    assert wait_for(lambda: outputs_there(home, job), every=0.2)
     assert wait_for(lambda: not slurm.queue(), 60, every=0.2)
     assert follow(home, []).complete
 
@@ -378,7 +378,7 @@ def test_accounting_says_how_a_job_ended_that_the_controller_has_forgotten(
     }
     assert wait_for(lambda: set(accounting.queue()) == {ids["CANCELLED"]}, 60, every=0.2)
     queue.cancel([ids["CANCELLED"]])
-    assert wait_for(lambda: not any(accounting.call("scontrol", "show", "job", i) for i in ids.values()), 300, every=1)
+    assert wait_for(lambda: not any(accounting.call("scontrol", "show", "job", i) for i in ids.values()), every=1)
     assert {state: (queue.ended(i) or "").split()[0] for state, i in ids.items()} == {state: state for state in wraps}
     assert_loopback_only(accounting)
 
