@@ -5,7 +5,8 @@ is not, so that t = max(X, Y) ≥ a (Eq. 9). With F the law of a single draw,
 
     F_Y = F,   F_X(x) = (F(x) − F(a)) / (1 − F(a)) for x ≥ a, else 0,   F_t = F_X·F_Y,
 
-and a = 0 is the ordinary sampler. Expectations are taken by quadrature.
+and a = 0 is the ordinary sampler. Expectations are taken by quadrature. SciPy is imported where it is used, as drawing
+takes none of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
-from scipy import integrate, special
 from torch import Tensor
 
 from meanflow_core.components import LogitNormalParams, UniformParams
@@ -56,6 +56,8 @@ class TimeSampler(ABC):
 
 
 def _integral(f: Callable[[float], float], low: float, high: float) -> float:
+    from scipy import integrate
+
     return float(integrate.quad(f, low, high, limit=500, epsabs=1e-10)[0])
 
 
@@ -66,9 +68,13 @@ class LogitNormal(TimeSampler):
         self.mean, self.std = params.mean, params.std
 
     def cdf(self, x: float) -> float:
+        from scipy import special
+
         return float(special.ndtr((special.logit(x) - self.mean) / self.std))
 
     def quantile(self, p: float) -> float:
+        from scipy import special
+
         return float(special.expit(self.mean + self.std * special.ndtri(p)))
 
     def draw(self, n: int, rng: torch.Generator, t_above: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -13,14 +13,16 @@ from datetime import datetime
 from enum import Enum
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import pandas as pd
 from sqlalchemy import Connection, Engine, Executable, and_, func, select
 
 from results.layout import Home
 from results.models import Arm, Attempt, Evaluation, Metric, Point, Protocol, Run, Trajectory, Verdict
 from results.store import reading
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class _Any(Enum):
@@ -122,6 +124,8 @@ def results_table(engine: Engine, study: str, scale: str | None = None, variant:
 
     Nothing in it depends on how often a run was interrupted or repeated.
     """
+    import pandas as pd
+
     with reading(engine) as connection:
         condition = and_(Run.study == study, Run.variant.is_not_distinct_from(variant))
         scales = connection.scalars(select(Run.scale).where(condition).distinct().order_by(Run.scale)).all()
@@ -258,6 +262,8 @@ def _empty_results(engine: Engine) -> pd.DataFrame:
 
 
 def _frame(engine: Engine, statement: Executable) -> pd.DataFrame:
+    import pandas as pd  # most of a second, and commands that compute ask for no frame
+
     with reading(engine) as connection:
         result = connection.execute(statement)
         names = list(result.keys())

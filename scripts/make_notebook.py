@@ -5,6 +5,8 @@ The notebook is kept with its outputs. Its cells stand here, so that they can be
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -92,7 +94,8 @@ def notebook() -> nbformat.NotebookNode:
 def execute(document: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     """Run every cell in a folder that holds ``examples``. Raises: nbclient's CellExecutionError."""
     client = NotebookClient(document, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    executed: nbformat.NotebookNode = client.execute()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # where `study` is
+    executed: nbformat.NotebookNode = client.execute(env=os.environ | {"PATH": path})
     for cell in executed.cells:
         cell.metadata.pop("execution", None)  # times
     return executed

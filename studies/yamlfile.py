@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
@@ -17,6 +18,23 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from studies.errors import StudyError
 
 Loc = tuple[str | int, ...]
+
+DEEPEST = 60  # levels of a file; a study has about ten
+
+
+class _Bounded(Composer):
+    """Gives up where nesting is too deep, long before Python does: the parser's time grows with its square."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: int) -> Any:
+        self._depth += 1
+        try:
+            if self._depth > DEEPEST:
+                raise RecursionError
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def plain(node: Any) -> Any:
@@ -66,7 +84,9 @@ def _line_of(node: CommentedMap, key: Any) -> int:
 def parse(text: str, where: str) -> Any:
     """Parse YAML text, to nodes that nobody may change. Raises: StudyError with file, line and what is wrong."""
     try:
-        return YAML(typ="rt", pure=True).load(text)
+        yaml = YAML(typ="rt", pure=True)
+        yaml.Composer = _Bounded
+        return yaml.load(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         said = str(error.problem).split(" with value")[0]

@@ -88,8 +88,9 @@ class Workers(Protocol):
 
     def running(self) -> Sequence[Job]: ...
 
-    def submit(self, job: Job) -> None:
-        """Give a job, of which its inputs are published; never more than `idle` allows."""
+    def submit(self, job: Job, asked: float | None = None) -> None:
+        """Give a job, of which its inputs are published; never more than `idle` allows. It was ``asked`` for at that
+        moment (seconds since the epoch; None: when it begins): it heeds requests to end it that were made since."""
 
     def wait(self, timeout: float) -> list[Event]:
         """Events that have come, waiting up to ``timeout`` seconds for the first."""

@@ -1,13 +1,12 @@
 """Asking for work to end, in files: whoever works on a trajectory, on whatever machine, looks for the request.
 
-A request is an empty file beside the lease. It concerns what was begun or asked for before it was made, by the clock of
-the file system that holds both; so whoever is asked to do the work afterwards does it.
+A request is an empty file beside the lease. It concerns what was asked for before it was made, whether it is begun or
+still on its way to a worker; so whoever is asked to do the work afterwards does it.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from results.layout import Home
 from sweeps.jobs import Job
@@ -37,10 +36,10 @@ def ever_requested(home: Home, trajectory: str, kind: str) -> bool:
 
 
 class Request:
-    """Whether an attempt, whose folder is ``begun``, was asked to end; looked up once in a while."""
+    """Whether a job that was asked for at a moment (as in `requested`) was asked to end; looked up once in a while."""
 
-    def __init__(self, home: Home, job: Job, begun: Path) -> None:
-        self.home, self.job, self.since = home, job, begun.stat().st_mtime
+    def __init__(self, home: Home, job: Job, asked: float) -> None:
+        self.home, self.job, self.since = home, job, asked
         self.made, self._next = False, 0.0
 
     def __call__(self) -> bool:

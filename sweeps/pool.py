@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -47,15 +48,16 @@ class _Worker:
         theirs.close()
         self.job: Job | None = None
         self.log: str | None = None
+        self.fresh = True  # no job was ever given to it
         self.leaving = False
 
     @property
     def free(self) -> bool:
         return self.job is None and not self.leaving and self.process.is_alive()
 
-    def give(self, job: Job) -> None:
-        self.job, self.log = job, None
-        self.connection.send_bytes(job.model_dump_json().encode())
+    def give(self, job: Job, asked: float | None) -> None:
+        self.job, self.log, self.fresh = job, None, False
+        self.connection.send_bytes(json.dumps([job.model_dump(mode="json"), asked]).encode())
 
     def read(self) -> Event | None:
         """The next event of this worker; ``lost`` if it died with a job, None if it died idle."""
@@ -82,8 +84,8 @@ class _Worker:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """A process started inside inherits SIGINT and SIGTERM held back, and takes them when it is ready for them."""
-    resource_tracker.ensure_running()  # started by the first process otherwise, and it lets go of the signals
+    """SIGINT and SIGTERM come afterwards. A process started inside inherits them held back, and takes them when it is
+    ready for them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -107,6 +109,7 @@ class Pool:
 
     def __init__(self, home: Home, workers: int) -> None:
         os.environ["PYTHONSAFEPATH"] = "1"  # a random.py where the user happens to be is not for our processes
+        resource_tracker.ensure_running()  # started by the first process otherwise, and it lets go of signals held
         self.home, self.size = home, workers
         self._workers: list[_Worker] = []
 
@@ -117,18 +120,23 @@ class Pool:
     def running(self) -> list[Job]:
         return [worker.job for worker in self._workers if worker.job is not None]
 
-    def submit(self, job: Job) -> None:
+    def start(self, workers: int) -> None:
+        """Have so many workers: each imports what jobs need, which takes seconds, before it is given the first."""
+        while len(self._workers) < workers:
+            self._workers.append(_Worker(self.home))
+
+    def submit(self, job: Job, asked: float | None = None) -> None:
         """Give a job to an idle worker, starting one if need be."""
         worker = next((w for w in self._workers if w.free), None)
         if worker is None:
             worker = _Worker(self.home)
             self._workers.append(worker)
         try:
-            worker.give(job)
+            worker.give(job, asked)
         except OSError:  # it died idle a moment ago
             self._workers.remove(worker)
             worker.job = None
-            self.submit(job)
+            self.submit(job, asked)
 
     def wait(self, timeout: float) -> list[Event]:
         """Events that have come, waiting up to ``timeout`` seconds for the first."""
@@ -158,9 +166,10 @@ class Pool:
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.connection.close()
-            if worker.job is not None and worker.process.is_alive():
+            worker.connection.close()  # which ends the idle
+            if worker.job is not None or worker.fresh:  # a fresh one may still be importing, and has nothing to save
                 worker.process.kill()
+        for worker in self._workers:
             worker.process.join(timeout=10)
             if worker.process.is_alive():
                 worker.process.kill()
@@ -186,13 +195,21 @@ def end_with_parent(parent: int, interval_s: float = 0.5) -> None:
 
 
 def _serve(connection: Connection, home: str, parent: int) -> None:
-    """Body of a worker process: one job after another until the pipe closes or one does not end well."""
+    """Body of a worker process."""
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     end_with_parent(parent)
     log_to(Path(os.devnull))
+    _work(connection, Home(Path(home)), stop)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is published: the interpreter would take seconds to free torch, module by module
+
+
+def _work(connection: Connection, home: Home, stop: threading.Event) -> None:
+    """Do one job after another until the pipe closes, or one does not end well, or there is to be a stop."""
     from sweeps.worker import in_words, run_job
 
     def tell(kind: str, **fields: Any) -> None:
@@ -205,9 +222,10 @@ def _serve(connection: Connection, home: str, parent: int) -> None:
                 return
             continue
         try:
-            job = Job.model_validate_json(connection.recv_bytes())
+            given, asked = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
+        job = Job.model_validate(given)
         if stop.is_set():
             tell("preempted", reason="stopped on request before it began")
             return
@@ -223,7 +241,7 @@ def _serve(connection: Connection, home: str, parent: int) -> None:
             tell("started", log=str(attempt.log_path))
 
         try:
-            status, reason, log = run_job(Home(Path(home)), job, progress, stop.is_set, begun)
+            status, reason, log = run_job(home, job, progress, stop.is_set, begun, asked=asked)
         except Exception as error:  # e.g. a full disk before the attempt could record anything
             status, reason, log = "failed", in_words(error), None
         tell(status, reason=reason, log=str(log) if log else None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meanflow_core.config import unmeasurable
+from meanflow_core.flops import class_count
 from meanflow_core.registry import Spec
 from results.layout import Home
 from studies.arms import Trajectory
@@ -27,12 +28,12 @@ def preflight(session: Session, home: Home, elsewhere: bool = False, proofs: boo
         problems.extend(missing_device("cuda"))
     protocols = {p.key: p for arm in session.arms for p in (point.protocol for point in arm.points)}
     data: dict[str, Spec] = {}
-    guided: set[str] = set()
+    guided: set[str] = set()  # without labels, as far as their parameters say
     for node in session.tree:
         dynamics = node.trajectory.dynamics
         name = str(dynamics.data.canonical())
         data[name] = dynamics.data
-        if dynamics.guidance is not None:
+        if dynamics.guidance is not None and class_count(dynamics) is None:
             guided.add(name)
     for name, spec in data.items():
         if spec.params.needs_check():

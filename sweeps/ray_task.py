@@ -13,8 +13,8 @@ from sweeps.jobs import Job, Status
 from sweeps.logs import log_to, output_restored
 
 
-def do_job(home: str, job: str, folder: str) -> tuple[Status, str | None, str | None]:
-    """Do a job given as JSON. Returns: (status, reason, the attempt's log).
+def do_job(home: str, job: str, folder: str, asked: float | None) -> tuple[Status, str | None, str | None]:
+    """Do a job given as JSON, ``asked`` for at that moment. Returns: (status, reason, the attempt's log).
 
     Args:
         folder: where the command was started; relative paths in a study count from there, if this node has it.
@@ -32,6 +32,7 @@ def do_job(home: str, job: str, folder: str) -> tuple[Status, str | None, str | 
                 Job.model_validate_json(job),
                 should_stop=stop.is_set,
                 on_attempt=lambda attempt: log_to(attempt.log_path),
+                asked=asked,
             )
         except Exception as error:  # e.g. a full disk before the attempt could record anything
             return "failed", in_words(error), None

@@ -66,12 +66,12 @@ class RayWorkers:
     def running(self) -> list[Job]:
         return [given.job for given in self._given.values()]
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, asked: float | None = None) -> None:
         following = Following(self.home, job)
         task = self._do_job.options(
             name=job.name, num_cpus=job.threads, num_gpus=1 if wants_gpu(job, self._gpus) else 0
         )
-        ref = task.remote(str(self.home.root.absolute()), job.model_dump_json(), str(Path.cwd()))
+        ref = task.remote(str(self.home.root.absolute()), job.model_dump_json(), str(Path.cwd()), asked)
         self._given[ref] = following
 
     def wait(self, timeout: float) -> list[Event]:

@@ -96,7 +96,7 @@ class Scheduler:
         else:
             self.waiting.remove(place)
             busy.add(key)
-            self.pool.submit(job)
+            self.pool.submit(job, self._began)
 
     def _tell(self, job: Job, held: str) -> None:
         if job.name not in self._told:

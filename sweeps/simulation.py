@@ -81,7 +81,7 @@ class Cluster:
     def running(self) -> list[Job]:
         return [node.stint.job for node in self._nodes if node.stint]
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, asked: float | None = None) -> None:
         assert inputs_ready(self.home, job), f"{job.name} was given before its inputs were there"
         node = next(node for node in self._nodes if node.up and node.stint is None)
         left = job.stop_step - self._reached.get(job.name, job.start_step)

@@ -5,14 +5,19 @@ It never opens the database. Stopping is cooperative: when asked, it ends at a s
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import random
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -39,6 +44,37 @@ PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError, Program
 Run = Training | ProgramTraining | Evaluating
 
 
+def _set_environment(variables: dict[str, str]) -> None:
+    if os.environ != variables:
+        os.environ.clear()
+        os.environ.update(variables)
+
+
+# What jobs set of their process, and what a component of the user's own may set: how it is read, and how set.
+_PROCESS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_rng_state, torch.set_rng_state),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (np.random.get_state, np.random.set_state),
+    (random.getstate, random.setstate),
+    (lambda: dict(os.environ), _set_environment),
+)
+
+
+@contextlib.contextmanager
+def process_restored() -> Iterator[None]:
+    """Afterwards the process is as before, so that a job's numbers do not depend on the jobs before it."""
+    before = [(write, read()) for read, write in _PROCESS]
+    try:
+        yield
+    finally:
+        for write, value in before:
+            write(value)
+
+
 def run_job(
     home: Home,
     job: Job,
@@ -46,8 +82,10 @@ def run_job(
     should_stop: ShouldStop = lambda: False,
     on_attempt: Callable[[Attempt], None] = lambda attempt: None,
     ranks: Ranks = ALONE,
+    asked: float | None = None,
 ) -> tuple[Status, str | None, Path | None]:
-    """Do one job. Returns: (status, reason, the attempt's log); ``busy`` if another attempt holds the trajectory.
+    """Do one job that was asked for at a moment (seconds since the epoch; now, if None): requests to end it count from
+    then on. Returns: (status, reason, the attempt's log); ``busy`` if another attempt holds the trajectory.
 
     Of several ``ranks`` this is the first, and the others are in `sweeps.peers.follow`.
 
@@ -57,11 +95,12 @@ def run_job(
     lease = acquire(home.trajectory(job.trajectory).lease(job.kind))
     if lease is None:
         return "busy", None, None
-    with lease, threadpool_limits(job.threads):
+    with lease, process_restored(), threadpool_limits(job.threads):
         torch.set_num_threads(job.threads)
         attempt = Attempt(home, job)
         on_attempt(attempt)
-        started, cancelled = now(), Request(home, job, attempt.folder)
+        since = attempt.folder.stat().st_mtime if asked is None else asked
+        started, cancelled = now(), Request(home, job, since)
 
         def stop() -> bool:
             return should_stop() or cancelled()
@@ -72,7 +111,7 @@ def run_job(
         try:
             run = _run_of(attempt, home, job, progress, stop, ranks)
             status, reason = run.run()
-        except Exception as error:  # recorded, reported and raised to the exit status by the scheduler
+        except (Exception, SystemExit) as error:  # recorded, reported and raised to the exit status by the scheduler
             status, reason = "failed", in_words(error)
             sys.stderr.write(f"{reason}\n" if isinstance(error, PLAIN) else traceback.format_exc())
         if status == "preempted" and cancelled.made:
@@ -94,7 +133,7 @@ def _run_of(attempt: Attempt, home: Home, job: Job, progress: Progress, stop: Sh
     return ProgramTraining(attempt, home, job, progress, stop)
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: BaseException) -> str:
     """Why an attempt failed, in one line."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"the disk is full: free some space, then run the same command again ({error})"

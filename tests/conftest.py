@@ -9,7 +9,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
+from tests.fresh import fresh_process
 from tests.homes import Command
 
 # One example that is slow by chance, on a machine that is shared, is no failure.
@@ -20,27 +22,36 @@ hypothesis.settings.load_profile("shared")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW = ("kill", "slurm", "ray")  # markers of tests that are slow by their nature
+ALONE = ("slurm", "ray", "kill")  # markers of tests that are slow by their nature, and share a service or the cores
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares something that takes long to make runs in one process, one after another: a SLURM, a Ray, or what
+    the tests of a module make once."""
     for item in items:
-        if any(item.get_closest_marker(name) for name in SLOW):
+        alone = next((name for name in ALONE if item.get_closest_marker(name)), None)
+        if alone:
             item.add_marker(pytest.mark.slow)
+        if group := alone or _module_of_shared(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _module_of_shared(item: pytest.Item) -> str | None:
+    """The module of a test that uses a fixture which its module makes once."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
+    shared = any(definition.scope == "module" for definitions in fixtures for definition in definitions)
+    return item.path.stem if shared else None
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed() -> Iterator[None]:
-    """torch on one thread, since results are bitwise equal only for an equal number of threads; and tests that draw
-    from the global generator draw the same every time, in whatever order they run."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    """A process as new, with torch on one thread, since results are bitwise equal only for an equal number of threads;
+    tests that draw from the global generator draw the same every time, in whatever order they run."""
+    with fresh_process():
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        yield
 
 
 @pytest.fixture(autouse=True)

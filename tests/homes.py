@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 import psutil
 import pytest
 from filelock import FileLock
 
+from studies.cli import main
+from tests.fresh import fresh_process
+
 STUDY = Path(sys.executable).with_name("study")
 TINY = Path(__file__).parent / "assets" / "tiny.yaml"
+MICRO = TINY.with_name("micro.yaml")
 MARK = "STUDY_TEST_MARK"  # in the environment of a command and of all that it starts
 OURS = ("STUDY_", "GIT_")
+TRAINING = ("run", "sweep", "retry")  # commands that train, and take --backend
 PATIENCE_S = 900.0  # for what takes seconds: machines are shared, and several times slower than one's own
 
 
@@ -30,18 +39,51 @@ def environment(**extra: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(OURS)} | {"OMP_NUM_THREADS": "1"} | extra
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def study(
     *args: str | Path, home: Path | None = None, env: dict[str, str] | None = None, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end. No command may ever show a traceback.
+) -> Done:
+    """Call a command, to its end, in this process made as new; what it trains, it trains inline unless told otherwise.
 
-    A run gets one worker, since a process takes longer to start than the tiny study takes to train.
+    No command may ever show a traceback. What depends on the process itself (signals, kills, the interpreter's
+    environment, imports) takes `study_process`.
     """
-    command = [str(STUDY), *map(str, args), *(["--home", str(home)] if home else [])]
-    if args[0] == "run" and not {"--workers", "--scale", "slurm"} & set(args):
-        command += ["--workers", "1"]
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    with (
+        fresh_process(),
+        contextlib.chdir(cwd or Path.cwd()),
+        mock.patch.dict(os.environ, env or environment(), clear=True),
+        mock.patch.object(sys, "argv", _command(args, home)),
+        contextlib.redirect_stdout(streams[0]),
+        contextlib.redirect_stderr(streams[1]),
+    ):
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except Exception:
+            traceback.print_exc()
+            status = 1
+    out, err = (stream.buffer.getvalue().decode(errors="replace") for stream in streams)  # type: ignore[attr-defined]
+    assert "Traceback" not in out + err, out + err
+    return Done(status, out, err)
+
+
+def study_process(
+    *args: str | Path, home: Path | None = None, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> Done:
+    """The same as a process of its own, as a user starts it."""
     done = subprocess.run(
-        command,
+        [str(STUDY), *_command(args, home)[1:]],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -52,12 +94,21 @@ def study(
         check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-    return done
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def succeeds(*args: str | Path, home: Path | None = None, cwd: Path | None = None) -> str:
+def _command(args: Sequence[str | Path], home: Path | None) -> list[str]:
+    words = ["study", *map(str, args), *(["--home", str(home)] if home else [])]
+    if args[0] in TRAINING and not {"--workers", "--backend"} & set(words):
+        words += ["--backend", "inline"]
+    return words
+
+
+def succeeds(
+    *args: str | Path, home: Path | None = None, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> str:
     """Standard output of a command that must succeed."""
-    done = study(*args, home=home, cwd=cwd)
+    done = study(*args, home=home, env=env, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -176,8 +227,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def long(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def micro(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The same of the micro study."""
+    return _made_once("micro_home", [MICRO], tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="session")
+def micro_long(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The same of its scale ``long``."""
+    return _made_once("micro_long_home", [MICRO, "--scale", "long"], tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="session")
+def long(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The same of the tiny study's scale ``long``."""
     return _made_once("long_home", [TINY, "--scale", "long"], tmp_path_factory, worker_id)
 
 

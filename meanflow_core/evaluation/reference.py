@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from meanflow_core.components import FeatureSpace, LatentsParams
 from meanflow_core.data.base import DataSet
+from meanflow_core.data.layout import data_root
 from meanflow_core.evaluation import inception
 from meanflow_core.registry import Spec, parse_spec
 
@@ -24,14 +25,18 @@ _KEPT = 8
 
 
 def cache_key(spec: Spec) -> str:
-    """A hashable name of a data set and its parameters, from which :func:`data_of` builds it again."""
-    return json.dumps(spec.dump(), sort_keys=True)
+    """A hashable name of a data set: its parameters, and the folder where data sets of that name are looked for."""
+    return json.dumps([spec.dump(), str(data_root().absolute())], sort_keys=True)
+
+
+def _spec_of(key: str) -> Spec:
+    return parse_spec("data", json.loads(key)[0])
 
 
 @lru_cache(_KEPT)
 def data_of(key: str) -> DataSet:
     """The data set named by :func:`cache_key`."""
-    data: DataSet = parse_spec("data", json.loads(key)).build()
+    data: DataSet = _spec_of(key).build()
     return data
 
 
@@ -62,7 +67,7 @@ def extract(space: FeatureSpace, x: Tensor, key: str, device: torch.device | str
     if space == "coarse":
         return coarse(x)
     if space == "inception":
-        params = parse_spec("data", json.loads(key)).params
+        params = _spec_of(key).params
         assert isinstance(params, LatentsParams)  # missing_assets has said so
         return inception.features(x, params, device)
     from meanflow_core.evaluation.fidelity import digits_features
@@ -93,7 +98,7 @@ def _known_moments(key: str, space: FeatureSpace) -> tuple[Tensor, Tensor] | Non
     if space == "coarse":
         return data_of(key).reference_moments(coarse_map(data_of(key).shape))
     if space == "inception":
-        params = parse_spec("data", json.loads(key)).params
+        params = _spec_of(key).params
         assert isinstance(params, LatentsParams)
         return inception.reference_moments(params)
     return None

@@ -5,17 +5,20 @@ Each command imports what it needs when it runs, so that ``study --help``, ``lis
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import sys
-
-from studies.cli.app import app
-from studies.cli.failures import in_words
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Entry point. Expected errors become one message on stderr and exit status 2; bugs keep their traceback."""
+    from studies.cli.app import app  # here, since workers import this module too, as what their parent was started with
+    from studies.cli.failures import in_words
+
+    atexit.register(gc.freeze)  # the interpreter would search all that was imported for garbage: up to a second
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no arrows still gets the words

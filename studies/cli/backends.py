@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class BackendChoice:
             raise StudyError(
                 "--workers is for this machine and Ray; in SLURM the profile's max_running bounds an array"
             )
+        if self.name is BackendName.INLINE and self.workers is not None:
+            raise StudyError("--workers does not go with --backend inline, which does one job after another")
         if slurm:
             self.profile()
 
@@ -87,12 +90,14 @@ def open_backend(choice: BackendChoice, home: Home, jobs: list[Job]) -> Abstract
 
 @contextmanager
 def _local(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+    from sweeps.needs import inputs_ready
     from sweeps.pool import Pool
     from sweeps.scheduler import Scheduler
 
     size = min(choice.workers or default_workers(jobs), len(jobs))
     say(f"{_workers(size)}; {STOPPING}")
     with Pool(home, size) as pool:
+        pool.start(sum(1 for _ in islice((job for job in jobs if inputs_ready(home, job)), size)))
         yield lambda jobs, watcher: Scheduler(home, pool, jobs, watcher)
 
 
@@ -123,10 +128,19 @@ def _slurm(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start
     yield lambda jobs, watcher: SlurmBackend(home, jobs, watcher, cluster, seconds, detach=choice.detach)
 
 
+@contextmanager
+def _inline(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+    from sweeps.inline import inline
+
+    say(f"one job after another in this process; {STOPPING}")
+    yield lambda jobs, watcher: inline(home, jobs, watcher)
+
+
 _OPEN: dict[BackendName, Callable[[BackendChoice, Home, list[Job]], AbstractContextManager[Start]]] = {
     BackendName.LOCAL: _local,
     BackendName.RAY: _ray,
     BackendName.SLURM: _slurm,
+    BackendName.INLINE: _inline,
 }
 
 

@@ -62,10 +62,16 @@ class BackendName(StrEnum):
     LOCAL = "local"
     RAY = "ray"
     SLURM = "slurm"
+    INLINE = "inline"
 
 
 BackendOpt = Annotated[
-    BackendName, typer.Option("--backend", help="What executes the jobs: processes of this machine, Ray, or SLURM.")
+    BackendName,
+    typer.Option(
+        "--backend",
+        help="What executes the jobs: processes of this machine, Ray, SLURM, or, for debugging, the command itself "
+        "(inline).",
+    ),
 ]
 AddressOpt = Annotated[
     str | None,

@@ -146,6 +146,6 @@ class LiveProgress(PlainProgress):
         )
 
 
-def progress(jobs: Sequence[Job]) -> PlainProgress:
-    """The kind of progress that fits the output."""
-    return LiveProgress(jobs) if sys.stdout.isatty() else PlainProgress(jobs)
+def progress(jobs: Sequence[Job], redrawn: bool = True) -> PlainProgress:
+    """The kind of progress that fits the output; not ``redrawn`` where jobs write on the terminal themselves."""
+    return LiveProgress(jobs) if redrawn and sys.stdout.isatty() else PlainProgress(jobs)

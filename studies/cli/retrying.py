@@ -67,7 +67,7 @@ def retry(
         sys.exit(1 if any(not one.again for one in verdicts) else 0)
     choice.check()
     with open_backend(choice, place, jobs) as start:
-        outcome = run_jobs(start, jobs)
+        outcome = run_jobs(start, jobs, choice)
     complain(outcome)
     ingest_new(place)
     if outcome.left:

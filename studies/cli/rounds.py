@@ -111,7 +111,7 @@ class Rounds:
         prove(session, self.home)
         if self._start is None:  # as big as a round may be, not as what the first one lacks
             self._start = stack.enter_context(open_backend(self.choice, self.home, session.jobs(Inventory())))
-        outcome = run_jobs(self._start, jobs)
+        outcome = run_jobs(self._start, jobs, self.choice)
         complain(outcome)
         return outcome
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,25 +73,27 @@ def execute(
     Raises: StudyError where they cannot run here.
     """
     from results.layout import Home
-    from results.queries import evaluated_keys
-    from studies.cli.store import created, evaluated_in, ingest_new
+    from studies.cli.store import evaluated_in, ingest_new
     from sweeps.backend import Outcome
     from sweeps.session import open_session
 
     session, place = open_session(chosen, variant), Home(home)
+    jobs = session.jobs(session.inventory(place, evaluated_in(home)))
     if choice.dry_run:
-        print_scripts(choice.profile(), place, session.jobs(session.inventory(place, evaluated_in(home))))
+        print_scripts(choice.profile(), place, jobs)
         return 0
     say(said)
-    ready(session, studies, place, choice)
-    with created(place) as engine:
-        jobs = session.jobs(session.inventory(place, evaluated_keys(engine)))
-    record(session, place, variant)
-    say(_todo(session, jobs))
-    outcome = Outcome()
-    if jobs:
-        with open_backend(choice, place, jobs) as start:
-            outcome = run_jobs(start, jobs)
+    with ExitStack() as stack:
+        start: Start | None = None
+        if jobs:
+            if choice.name is BackendName.LOCAL:  # its workers import what they need while we check
+                start = stack.enter_context(open_backend(choice, place, jobs))
+            ready(session, studies, place, choice)
+        record(session, place, variant)
+        say(_todo(session, jobs))
+        outcome = Outcome()
+        if jobs:
+            outcome = run_jobs(start or stack.enter_context(open_backend(choice, place, jobs)), jobs, choice)
     complain(outcome)
     ingest_new(place)  # what the workers left
     return conclude(outcome, studies, chosen, variant)
@@ -127,11 +129,11 @@ def _todo(session: Session, jobs: list[Job]) -> str:
     return f"to do: {segments} segments and {evaluations} evaluations{have}"
 
 
-def run_jobs(start: Start, jobs: list[Job]) -> Outcome:
+def run_jobs(start: Start, jobs: list[Job], choice: BackendChoice) -> Outcome:
     """Execute jobs on a backend that is open, showing progress, until they end or Ctrl-C."""
     from studies.cli.progress import progress
 
-    watcher = progress(jobs)
+    watcher = progress(jobs, redrawn=choice.name is not BackendName.INLINE)
     backend = start(jobs, watcher)
     with watcher, _stopping(backend):
         return backend.run()

@@ -80,6 +80,11 @@ class Submission:
         return SubmissionFile.model_validate_json((self.root / "submission.json").read_bytes())
 
     @property
+    def asked(self) -> float:
+        """When its jobs were asked for, in seconds since the epoch, by the file system's clock."""
+        return (self.root / "submission.json").stat().st_mtime
+
+    @property
     def slurm_file(self) -> SlurmFile | None:
         """SLURM's answer; None while it is not known whether SLURM took the array."""
         try:

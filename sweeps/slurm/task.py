@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from results.layout import Home
 from sweeps.attempt import Attempt
+from sweeps.cancelling import CANCELLED, requested
 from sweeps.jobs import EXIT_PREEMPTED, Job, now
 from sweeps.lease import EXPIRY_S
 from sweeps.logs import log_to
@@ -66,7 +67,7 @@ def run_task(home: str, submission: str) -> None:
         if not ranks.first:
             follow(place, job, stop, ranks)
             return  # the first rank decides what becomes of the job
-        line = _execute(place, job, stop, ranks)
+        line = _execute(place, job, stop, ranks, ours.asked)
         ours.ended(index, line)
         ranks.tell(END)
     if line.status == "done":
@@ -101,7 +102,7 @@ def _fruitless(outcomes: list[OutcomeLine]) -> bool:
     return len(last) == FRUITLESS and all(line.status == "preempted" and line.steps == 0 for line in last)
 
 
-def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks) -> OutcomeLine:
+def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks, asked: float) -> OutcomeLine:
     """Wait for inputs and for the lease, then do the job."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
@@ -116,12 +117,14 @@ def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks) -> OutcomeLine:
             return line("done")
         if stop():
             return line("preempted", "stopped on request before it began")
+        if requested(home, job, asked):
+            return line("failed", CANCELLED)
         if not inputs_ready(home, job):
             if waited > FILES_PATIENCE_S:
                 return line("missing", "what it starts from or measures is not there")
             rest(1.0, stop)
             continue
-        ended = _attempt(home, job, stop, ranks)
+        ended = _attempt(home, job, stop, ranks, asked)
         if ended is not None:
             status, reason, log, steps = ended
             return line(status, reason, log, steps)
@@ -130,7 +133,9 @@ def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks) -> OutcomeLine:
         rest(5.0, stop)
 
 
-def _attempt(home: Home, job: Job, stop: Stop, ranks: Ranks) -> tuple[str, str | None, Path | None, int] | None:
+def _attempt(
+    home: Home, job: Job, stop: Stop, ranks: Ranks, asked: float
+) -> tuple[str, str | None, Path | None, int] | None:
     """(status, reason, log, steps done) of one attempt, or None if another one holds the trajectory."""
     from sweeps.worker import run_job
 
@@ -142,5 +147,5 @@ def _attempt(home: Home, job: Job, stop: Stop, ranks: Ranks) -> tuple[str, str |
     def progress(step: int) -> None:
         reached[0] += 1
 
-    status, reason, log = run_job(home, job, progress, stop, begun, ranks)
+    status, reason, log = run_job(home, job, progress, stop, begun, ranks, asked)
     return None if status == "busy" else (status, reason, log, reached[0])

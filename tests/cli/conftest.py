@@ -1,5 +1,15 @@
-"""Homes made by the real command line."""
+"""Homes made by the real command line, and figures that are saved in no time."""
 
-from tests.homes import copy, long, tiny
+from __future__ import annotations
 
-__all__ = ["copy", "long", "tiny"]
+import pytest
+
+from tests.homes import copy, long, micro, micro_long, tiny
+from tests.reports.quick import save_quickly
+
+__all__ = ["copy", "long", "micro", "micro_long", "tiny"]
+
+
+@pytest.fixture(autouse=True)
+def _quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    save_quickly(monkeypatch)

@@ -55,7 +55,7 @@ def test_from_its_first_line_to_its_first_run(tmp_path: Path) -> None:
     (checked,) = json.loads(succeeds("check", "./mine.yaml", "--json", cwd=tmp_path))
     by_scale = {scale["scale"]: scale["plan"] for scale in checked["scales"]}
     assert (by_scale["cpu"]["arms"], by_scale["cpu"]["naive_epochs"]) == (3, 18)
-    succeeds("run", "./mine.yaml", "--scale", "cpu", "--workers", "1", home=tmp_path / "home", cwd=tmp_path)
+    succeeds("run", "./mine.yaml", "--scale", "cpu", home=tmp_path / "home", cwd=tmp_path)
     assert "mine" in succeeds("status", home=tmp_path / "home")
 
 

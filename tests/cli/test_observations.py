@@ -26,7 +26,7 @@ OPTIONS = ("--scale", "smoke", *(part for o in QUICK for part in ("-o", o)), "--
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("observations")
-    succeeds("run", *STUDIES, *OPTIONS, "--workers", "2", home=place)
+    succeeds("run", *STUDIES, *OPTIONS, home=place)
     return place
 
 
@@ -60,8 +60,8 @@ def test_each_is_reported(home: Path, tmp_path: Path, name: str) -> None:
     assert report["missing"] == []
     stems = {Path(file).stem for file in report["files"]}
     assert any(stem.endswith("_layers") for stem in stems) == (name == "obs_task_affinity")
-    for file in report["files"]:
-        assert Path(file).stat().st_size > 500
+    for file in map(Path, report["files"]):
+        assert file.stat().st_size > (500 if file.suffix in {".png", ".csv"} else 0), file
     claims = json.loads(succeeds("claims", name, "--as", "quick", "--json", home=home))
     assert claims["claims"] and all(v["verdict"] == "undecided" for v in claims["claims"]), "one seed never decides"
 

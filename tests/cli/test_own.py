@@ -21,7 +21,10 @@ from tests.sweeps.conformance import kill_worker
 pytestmark = pytest.mark.slow  # every test starts commands that train
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own"
-LONG = ("-o", "steps_per_epoch=200", "-o", "checkpoint_every_epochs=1", "--seeds", "0", "--as", "long")
+LONG = (
+    *("-o", "panels.all.arms={power: [1]}", "-o", "claims=[]", "-o", "figure=null", "-o", "steps_per_epoch=100"),
+    *("-o", "checkpoint_every_epochs=1", "--seeds", "0", "--as", "long"),
+)
 KINDS = ("Plain", "Rings", "Squared", "Power", "Momentum", "CosineGap", "MeanTime", "RadiusError")
 
 
@@ -35,7 +38,7 @@ def own(tmp_path: Path) -> Path:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the example was run. To be copied, never changed."""
     home = tmp_path_factory.mktemp("done") / "home"
-    succeeds("run", EXAMPLE / "mine.yaml", "--seeds", "0-1", "--workers", "1", home=home)
+    succeeds("run", EXAMPLE / "mine.yaml", "--seeds", "0-1", home=home)
     return home
 
 
@@ -66,9 +69,9 @@ def _names(value: object) -> set[str]:
 
 def test_killed_it_resumes_bitwise_and_its_state_is_in_the_checkpoints(own: Path, tmp_path: Path) -> None:
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
-    succeeds("run", own / "mine.yaml", *LONG, "--workers", "1", home=quiet)
+    succeeds("run", own / "mine.yaml", *LONG, home=quiet)
     command = Command("run", own / "mine.yaml", *LONG, "--workers", "1", home=killed)
-    assert wait_for(lambda: any(killed.glob("trajectories/*/checkpoints/0000002*")), 120)
+    assert wait_for(lambda: any(killed.glob("trajectories/*/checkpoints/0000003*")))
     (running,) = [one for one in unfinished(killed) if kill_worker(one)] or [None]
     status, output = command.wait()
     assert status == 0, output
@@ -125,7 +128,7 @@ def test_a_job_needs_no_file_of_the_user(own: Path, tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout.startswith("done")) == (0, True), ended.stdout + ended.stderr
 
 
-def test_an_entry_point_of_an_installed_package(own: Path, tmp_path: Path) -> None:
+def test_an_entry_point_of_an_installed_package(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
     info = site / "gaps_of_mine-1.0.dist-info"
     info.mkdir(parents=True)
@@ -135,9 +138,9 @@ def test_an_entry_point_of_an_installed_package(own: Path, tmp_path: Path) -> No
         "[meanflow_study.components]\ncosine = gaps_of_mine:CosineGap\nnothing = gaps_of_mine:nothing\n"
     )
     text = (own / "mine.yaml").read_text()
-    env = environment(PYTHONPATH=str(site))
+    monkeypatch.syspath_prepend(str(site))
     (own / "mine.yaml").write_text(text.replace("./my.py:CosineGap", "gaps-of-mine.cosine"))
-    done = study("run", own / "mine.yaml", "--seeds", "0", home=tmp_path / "home", env=env)
+    done = study("run", own / "mine.yaml", "--seeds", "0", home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     jobs = [json.loads(path.read_text()) for path in tmp_path.glob("home/trajectories/*/attempts/*/segment.json")]
     assert {"gaps-of-mine.cosine"} <= {name for job in jobs for name in _names(job)}
@@ -146,7 +149,7 @@ def test_an_entry_point_of_an_installed_package(own: Path, tmp_path: Path) -> No
         ("gaps-of-mine.nothing", "cannot be imported"),
     ):
         (own / "mine.yaml").write_text(text.replace("./my.py:CosineGap", wrong))
-        done = study("plan", own / "mine.yaml", env=env, home=tmp_path / "home")
+        done = study("plan", own / "mine.yaml", home=tmp_path / "home")
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
@@ -257,7 +260,7 @@ def test_the_horizon_reaches_what_may_read_it(own: Path, tmp_path: Path) -> None
     falls = falls.replace("p.sub_(params.lr * self.m[name])", "p.sub_(params.lr * (1 - step / T) * self.m[name])")
     falls = falls.replace("params, named = self, dict(", "params, T, named = self, context.horizon, dict(")
     (own / "my.py").write_text(falls)
-    succeeds("run", own / "mine.yaml", "--seeds", "0", "--workers", "1", home=tmp_path / "home")
+    succeeds("run", own / "mine.yaml", "--seeds", "0", home=tmp_path / "home")
     (own / "my.py").write_text(falls.replace('@component("optimiser", version=1, uses_horizon=True)', reading))
     done = study("run", own / "mine.yaml", "--seeds", "0", home=tmp_path / "other")
     assert (done.returncode, "'Momentum' asked for the horizon T" in done.stderr) == (2, True), done.stderr
@@ -276,15 +279,6 @@ def test_a_new_study_on_top_names_the_files(own: Path) -> None:
     succeeds("new", "more", "--from", "./mine.yaml", cwd=own)
     assert f"use: {own / 'my.py'}:CosineGap" in (own / "more.yaml").read_text()
     succeeds("check", "more.yaml", cwd=own)
-
-
-def test_what_fails_in_training_names_its_line_in_the_log(own: Path, tmp_path: Path) -> None:
-    text = (own / "my.py").read_text()
-    (own / "my.py").write_text(text.replace("k = power * (1 - step / horizon)", "k = power / (50 - step)"))
-    done = study("run", "mine.yaml", "--seeds", "0", cwd=own, home=tmp_path / "home")
-    assert (done.returncode, "ZeroDivisionError" in done.stdout + done.stderr) == (1, True), done.stdout + done.stderr
-    logs = [path.read_text() for path in tmp_path.glob("home/trajectories/*/attempts/*/log.txt")]
-    assert any("my.py" in text and "k = power / (50 - step)" in text for text in logs)
 
 
 def test_an_override_names_one_too(own: Path) -> None:

@@ -12,36 +12,35 @@ from pathlib import Path
 import pytest
 
 from results.layout import Home
-from tests.homes import TINY, Command, attempts, dump, study, succeeds, tensors, unfinished, wait_for
-
-pytestmark = pytest.mark.slow
+from tests.homes import MICRO, TINY, Command, attempts, dump, study, succeeds, tensors, unfinished, wait_for
 
 
-def test_what_was_cancelled_or_lost_is_done_and_earlier_attempts_are_kept(long: Path, tmp_path: Path) -> None:
+@pytest.mark.kill
+def test_what_was_cancelled_or_lost_is_done_and_earlier_attempts_are_kept(micro_long: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    command = Command("run", TINY, "--scale", "long", home=home)
-    assert wait_for(lambda: any((f / "metrics.jsonl").exists() for f in unfinished(home)), 120)
-    succeeds("cancel", "tiny", home=home)
+    command = Command("run", MICRO, "--scale", "long", home=home)
+    assert wait_for(lambda: any((f / "metrics.jsonl").exists() for f in unfinished(home)))
+    succeeds("cancel", "micro", home=home)
     assert command.wait()[0] == 1
     before = attempts(home)
-    command = Command("run", TINY, "--scale", "long", home=home)
-    assert wait_for(lambda: any((f / "metrics.jsonl").exists() for f in unfinished(home) - before), 120)
+    command = Command("run", MICRO, "--scale", "long", home=home)
+    assert wait_for(lambda: any((f / "metrics.jsonl").exists() for f in unfinished(home) - before))
     os.killpg(command.process.pid, signal.SIGKILL)
     command.process.wait()
     assert wait_for(lambda: not command.alive(), 20)
     lost = unfinished(home)
     assert lost
-    said = succeeds("retry", "tiny", home=home)
+    said = succeeds("retry", "micro", home=home)
     assert "again: " in said
     assert "lost" in said
     assert before <= attempts(home)
     assert unfinished(home) == lost, "what was lost stays as it was"
     left = json.loads(succeeds("status", "--json", "--status", "failed,lost,preempted", home=home))
     assert not left["failed"]
-    assert "nothing is to be tried again" in succeeds("retry", "tiny", home=home)
-    succeeds("run", TINY, "--scale", "long", home=home)  # arms of which nothing was ever begun
-    assert dump(home) == dump(long)
-    assert tensors(long).items() <= tensors(home).items()
+    assert "nothing is to be tried again" in succeeds("retry", "micro", home=home)
+    succeeds("run", MICRO, "--scale", "long", home=home)  # arms of which nothing was ever begun
+    assert dump(home) == dump(micro_long)
+    assert tensors(micro_long).items() <= tensors(home).items()
 
 
 def test_what_was_cancelled_before_it_was_begun_is_done(copy: Path, tiny: Path) -> None:

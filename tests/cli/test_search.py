@@ -15,7 +15,7 @@ from tests.homes import Command, attempts, study, succeeds, tensors, unfinished,
 pytestmark = pytest.mark.slow
 
 SWEEP = Path(__file__).parent.parent / "assets" / "sweep.yaml"
-SEARCH = ("--search", "asha", "--samples", "3", "--as", "found", "--seeds", "0", "--workers", "1")
+SEARCH = ("--search", "asha", "--samples", "3", "--as", "found", "--seeds", "0")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_stopped_and_run_again_it_ends_the_same(home: Path, tmp_path: Path) -> N
 
 def test_a_trial_that_diverges_is_named_and_the_rest_is_ranked(tmp_path: Path) -> None:
     space = ("-o", "space.lr=[0.002, 1.0e+30]", "-o", "controls={}", "-o", "log_every_steps=1")
-    options = ("--search", "asha", "--samples", "2", "--as", "wild", "--seeds", "0", "--workers", "1")
+    options = ("--search", "asha", "--samples", "2", "--as", "wild", "--seeds", "0")
     done = study("sweep", SWEEP, *space, *options, "--out", tmp_path / "report", home=tmp_path / "home")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "tuned_lr1e+30 at epoch 2: failed" in done.stdout and "Diverged" in done.stdout
@@ -116,7 +116,7 @@ def test_a_bad_search_is_refused_before_anything_is_made(args: tuple[str, ...], 
 
 
 def test_random_is_an_ordinary_sweep_of_one_panel(home: Path, tmp_path: Path) -> None:
-    options = ("--search", "random", "--samples", "2", "--as", "drawn", "--seeds", "0", "--workers", "1")
+    options = ("--search", "random", "--samples", "2", "--as", "drawn", "--seeds", "0")
     out = succeeds("sweep", SWEEP, *options, "--panel", "wide", "--out", tmp_path, home=home)
     assert "search by" not in out and "Points of tiny_sweep" in out and "narrow" not in out
     (run,) = (r for p in home.glob("runs/*/run.json") if (r := json.loads(p.read_text()))["variant"] == "drawn")

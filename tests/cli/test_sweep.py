@@ -23,7 +23,6 @@ from tests.homes import attempts, study, succeeds
 pytestmark = pytest.mark.slow  # every test starts commands that train
 
 SWEEP = Path(__file__).parent.parent / "assets" / "sweep.yaml"
-ONE = ("--workers", "1")
 PANEL = 'panels={wide: {title: "width 16", arms: {method: [plain], width: 16}}}'  # one panel is enough here
 QUICK = ("-o", PANEL, "-o", "controls={}", "-o", "measure.0.every_epochs=4")
 
@@ -31,7 +30,7 @@ QUICK = ("-o", PANEL, "-o", "controls={}", "-o", "measure.0.every_epochs=4")
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("sweep")
-    succeeds("sweep", SWEEP, *ONE, "--out", place / "report", home=place / "home")
+    succeeds("sweep", SWEEP, "--out", place / "report", home=place / "home")
     return place / "home"
 
 
@@ -42,7 +41,7 @@ def ranking(folder: Path, stem: str) -> list[dict[str, str]]:
 
 def test_a_sweep_is_run_ranked_and_drawn(home: Path, tmp_path: Path) -> None:
     before = attempts(home)
-    out = succeeds("sweep", SWEEP, *ONE, "--out", tmp_path, home=home)
+    out = succeeds("sweep", SWEEP, "--out", tmp_path, home=home)
     assert "everything is there already: 20 segments and 60 evaluations" in out and attempts(home) == before
     assert "Points of tiny_sweep at scale cpu by 1-NFE Fréchet distance" in out and "numbers mean nothing" in out
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -71,9 +70,7 @@ def test_report_shows_the_ranking_too(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_replaced_space_reuses_points_and_leaves_out_what_it_lacks(home: Path, tmp_path: Path) -> None:
-    out = succeeds(
-        "sweep", SWEEP, *ONE, *QUICK, "-o", "space.lr=[0.002, 0.016]", "--as", "two", "--out", tmp_path, home=home
-    )
+    out = succeeds("sweep", SWEEP, *QUICK, "-o", "space.lr=[0.002, 0.016]", "--as", "two", "--out", tmp_path, home=home)
     assert "left out, since there is no arm of panel 'wide' 'tuned_lr0.008': claim fast_over_slow\n" in out
     assert "to do: 2 segments and 4 evaluations; already there: 4 segments, 8 evaluations" in out
     rows = ranking(tmp_path, "tiny_sweep_cpu_two")
@@ -157,7 +154,7 @@ def test_a_random_sweep_over_another_attribute(home: Path, tmp_path: Path) -> No
     more = ("-o", "stages.0.time_sampler={name: logit_normal, mean: $mean}", "-o", "constants.mean=-0.4")
     changes = (space, "strategy=random", "points=2", "seed=5", "figure.x=mean", "figure.log_x=false")
     drawn = ("--seeds", "0", *(part for change in changes for part in ("-o", change)), "--as", "drawn")
-    out = succeeds("sweep", SWEEP, *ONE, *QUICK, *more, *drawn, "--out", tmp_path, home=home)
+    out = succeeds("sweep", SWEEP, *QUICK, *more, *drawn, "--out", tmp_path, home=home)
     assert "left out, since arms of 'wide' have no attribute 'lr': claim faster_is_better" in out
     rows = [row for row in ranking(tmp_path, "tiny_sweep_cpu_drawn") if row["rank"]]
     means = [float(row["mean"]) for row in rows]

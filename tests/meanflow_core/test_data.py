@@ -77,6 +77,15 @@ def test_digits_are_scaled_and_belong_to_their_labels() -> None:
         assert label in y[(x == image).all((1, 2, 3))]
 
 
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    x, y = digits()
+    assert torch.equal(x.flatten(1), torch.from_numpy(pixels).float() / 8 - 1)
+    assert torch.equal(y, torch.from_numpy(labels).long())
+
+
 def test_gmm_has_the_digits_class_moments() -> None:
     """Means and frequencies exactly, and shrinkage keeps each class's mean variance."""
     data, (x, y) = build("gmm", shrinkage=0.3), digits()

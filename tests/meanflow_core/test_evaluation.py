@@ -25,6 +25,7 @@ from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.evaluate import evaluate, measure, preflight
 from meanflow_core.evaluation.extractor import CARD, accuracy, held_out_split, load_digits_cnn
 from meanflow_core.evaluation.fidelity import Statistics, frechet, kid
+from meanflow_core.evaluation.reference import cache_key
 from meanflow_core.registry import parse_spec
 
 
@@ -193,7 +194,7 @@ def test_worse_samples_are_farther_away() -> None:
 
 @pytest.mark.parametrize("gap", [(1.0, 1.0), (0.1, 0.3), (0.7, 0.9)])
 def test_points_keep_to_their_gap(gap: tuple[float, float]) -> None:
-    p = truth.exact_points(json.dumps({"name": "gaussian"}), gap, 500, 0, False)
+    p = truth.exact_points(cache_key(parse_spec("data", "gaussian")), gap, 500, 0, False)
     assert (p.r >= 0).all() and (p.t <= 1).all()
     assert p.z.dtype == p.t.dtype == torch.float32
     delta_t = p.t - p.r
@@ -203,7 +204,7 @@ def test_points_keep_to_their_gap(gap: tuple[float, float]) -> None:
 
 
 def test_v_points_have_uniform_times() -> None:
-    p = truth.exact_points(json.dumps({"name": "gaussian"}), (0.0, 0.0), 2000, 0, False)
+    p = truth.exact_points(cache_key(parse_spec("data", "gaussian")), (0.0, 0.0), 2000, 0, False)
     assert torch.equal(p.r, p.t)
     assert float(p.t.mean()) == pytest.approx(0.5, abs=0.03)
     assert float(p.t.std()) == pytest.approx(math.sqrt(1 / 12), abs=0.02)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ import torch
 
 from meanflow_core.checkpoint import load_checkpoint
 from meanflow_core.config import Dynamics, trajectory_key
-from meanflow_core.ranks import Ranks
+from meanflow_core.ranks import Ranks, RanksDiffer, joined
 from meanflow_core.trainer import Trainer
 from results.layout import Home
 from sweeps.jobs import Job
+from sweeps.logs import log_to
+from sweeps.ranked import main
 from sweeps.worker import run_job
 from tests.homes import environment
 
@@ -63,24 +67,39 @@ def job_of(changes: dict[str, object]) -> Job:
     )
 
 
-def together(home: Home, job: Job, size: int = 2) -> list[tuple[int, str]]:
-    """(exit status, output) of a job's ranks, started as torchrun starts them."""
+# Ranks are forked off a server that has imported torch once.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["sweeps.ranked"])
+
+
+def as_rank(body: Callable[..., object], args: Sequence[str], out: str, variables: dict[str, str]) -> None:
+    """Body of a process: call something as one of the ranks that the environment names, its output in a file."""
+    os.environ.clear()
+    os.environ.update(variables)
+    log_to(Path(out))
+    sys.exit(body(*args))
+
+
+def ranks_of(body: Callable[..., object], *args: str, folder: Path, size: int = 2) -> list[tuple[int | None, str]]:
+    """(exit status, output) of ranks that each call ``body``."""
+    outputs = [folder / f"rank{rank}.txt" for rank in range(size)]
+    ranks = []
+    for rank, out in enumerate(outputs):
+        shared = {"WORLD_SIZE": str(size), "STUDY_RENDEZVOUS": f"file://{folder / 'rendezvous'}"}
+        variables = environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        ranks.append(SERVER.Process(target=as_rank, args=(body, args, str(out), variables)))
+        ranks[-1].start()
+    for process in ranks:
+        process.join(200)
+    return [(process.exitcode, out.read_text()) for process, out in zip(ranks, outputs, strict=True)]
+
+
+def together(home: Home, job: Job, size: int = 2) -> list[tuple[int | None, str]]:
+    """The same of a job, as torchrun starts it."""
     home.root.mkdir(parents=True, exist_ok=True)
     path = home.root / "job.json"
     path.write_text(job.model_dump_json())
-    shared = {"WORLD_SIZE": str(size), "STUDY_RENDEZVOUS": f"file://{home.root / 'rendezvous'}"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "sweeps.ranked", str(home.root), str(path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank)) | shared,
-        )
-        for rank in range(size)
-    ]
-    said = [rank.communicate(timeout=200)[0] for rank in ranks]
-    return [(rank.returncode, text) for rank, text in zip(ranks, said, strict=True)]
+    return ranks_of(main, str(home.root), str(path), folder=home.root, size=size)
 
 
 def logged(home: Home, job: Job) -> list[dict[str, float]]:
@@ -114,30 +133,19 @@ def test_two_ranks_train_what_one_does(name: str, tmp_path: Path) -> None:
     assert (done["status"], done["ranks"]) == ("done", 2)
 
 
+def differ() -> None:
+    with joined("cpu") as ranks:
+        ranks.check_equal({"a": torch.ones(3), "b": torch.ones(2)})
+        assert (ranks.any(ranks.rank == 1), ranks.any(False)) == (True, False)
+        assert ranks.tell("von vorn: ε" if ranks.first else "") == "von vorn: ε"
+        with pytest.raises(RanksDiffer, match="the ranks hold different values of b"):
+            ranks.check_equal({"a": torch.ones(3), "b": torch.ones(2) + ranks.rank})
+
+
 def test_ranks_that_hold_different_weights_are_found_out(tmp_path: Path) -> None:
     """Before anything is published."""
-    code = (
-        "import torch\n"
-        "from meanflow_core.ranks import RanksDiffer, joined\n"
-        "with joined('cpu') as ranks:\n"
-        "    ranks.check_equal({'a': torch.ones(3), 'b': torch.ones(2)})\n"
-        "    assert (ranks.any(ranks.rank == 1), ranks.any(False)) == (True, False)\n"
-        "    assert ranks.tell('von vorn: ε' if ranks.first else '') == 'von vorn: ε'\n"
-        "    try:\n"
-        "        ranks.check_equal({'a': torch.ones(3), 'b': torch.ones(2) + ranks.rank})\n"
-        "    except RanksDiffer as error:\n"
-        "        print(error)\n"
-    )
-    shared = {"WORLD_SIZE": "2", "STUDY_RENDEZVOUS": f"file://{tmp_path / 'rendezvous'}"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment(RANK=str(rank)) | shared
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=100)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    assert all("the ranks hold different values of b" in text for text in said)
+    ended = ranks_of(differ, folder=tmp_path)
+    assert [status for status, _ in ended] == [0, 0], ended
 
 
 def test_shares_are_the_whole_batch_once() -> None:

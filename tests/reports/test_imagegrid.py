@@ -167,7 +167,7 @@ def test_other_metrics_show_no_pictures(tmp_path: Path) -> None:
 def test_from_a_real_run(tmp_path: Path) -> None:
     """The command line, end to end: the latents' own picture at epoch 0 is the same for all arms of a seed."""
     home = Home(tmp_path / "home")
-    succeeds("run", STUDY, "--workers", "1", home=home.root)
+    succeeds("run", STUDY, home=home.root)
     out = tmp_path / "out"
     said = succeeds("report", STUDY, "--out", out, home=home.root)
     assert "missing" not in said and {path.suffix for path in out.iterdir()} == {".png", ".pdf", ".svg", ".csv"}

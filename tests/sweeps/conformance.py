@@ -37,10 +37,7 @@ class Subject:
     args: tuple[str, ...]
     gone_within_s: float = 10.0
     outlives: bool = False
-    """Whether its jobs go on when the command ends, and are not bounded by --workers."""
-
-    def workers(self, count: int) -> tuple[str, ...]:
-        return () if self.outlives else ("--workers", str(count))
+    """Whether its jobs go on when the command ends."""
 
 
 @dataclass

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from results.layout import Home
-from tests.homes import copy, long, tiny
+from tests.homes import copy, long, micro, micro_long, tiny
 from tests.slurm import accounting, cluster, slurm, two_nodes
 
-__all__ = ["accounting", "cluster", "copy", "long", "ray_address", "slurm", "tiny", "two_nodes"]
+__all__ = ["accounting", "cluster", "copy", "long", "micro", "micro_long", "ray_address", "slurm", "tiny", "two_nodes"]
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,13 @@
-"""What every backend must do, held against the real thing: the local pool, Ray and SLURM."""
+"""What every engine must do, held against the real thing: inline, the local pool, Ray and SLURM.
+
+What comes of the others, whatever is killed, is what inline leaves when nothing disturbs it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +19,7 @@ import pytest
 from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps.backend import Backend, Watcher
+from sweeps.inline import inline
 from sweeps.jobs import Job
 from sweeps.losses import MAX_LOST
 from sweeps.needs import outputs_there
@@ -23,13 +29,18 @@ from sweeps.scheduler import Scheduler
 from sweeps.session import open_session
 from sweeps.slurm.backend import SlurmBackend
 from sweeps.slurm.profile import Cluster, TimeLimit
-from tests.homes import TINY, Command, succeeds, tensors, unfinished, wait_for
+from tests.homes import MICRO, Command, dump, succeeds, tensors, unfinished, wait_for
 
 from .conformance import Recorder, Subject, assert_equal_to, begun, ends, evaluated, kill_worker, working
 
-pytestmark = pytest.mark.slow  # every test starts commands that train
+pytestmark = pytest.mark.slow  # most tests start commands that train
 
-LONG = (TINY, "--scale", "long", "--workers", "2")
+LONG = (MICRO, "--scale", "long")
+
+
+@contextmanager
+def open_inline(home: Home, jobs: Sequence[Job], watcher: Watcher) -> Iterator[Backend]:
+    yield inline(home, jobs, watcher)
 
 
 @contextmanager
@@ -52,30 +63,33 @@ def open_slurm(home: Home, jobs: Sequence[Job], watcher: Watcher) -> Iterator[Ba
 
 
 RAY, SLURM = pytest.param("ray", marks=pytest.mark.ray), pytest.param("slurm", marks=pytest.mark.slurm)
-# SLURM's jobs outlive the command; what becomes of them then is held in tests/sweeps/test_slurm.py.
-ends_with_the_command = pytest.mark.parametrize("subject", ["local", RAY], indirect=True)
+STRESS_RAY = pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.stress])
+STRESS_SLURM = pytest.param("slurm", marks=[pytest.mark.slurm, pytest.mark.stress])
+by_processes = pytest.mark.parametrize("subject", ["local", RAY, SLURM], indirect=True)
 
 
-@pytest.fixture(params=["local", RAY, SLURM])
+@pytest.fixture(params=["inline", "local", RAY, SLURM])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
+    if request.param == "inline":
+        return Subject("inline", open_inline, ("--backend", "inline"))
     if request.param == "local":
-        return Subject("local", open_pool, ())
+        return Subject("local", open_pool, ("--workers", "2"))
     if request.param == "slurm":
         request.getfixturevalue("slurm")
         profile = tmp_path / "cluster.yaml"
         profile.write_text("poll_s: 0.5\ntime: {min_min: 1, max_min: 10}\n")
         return Subject("slurm", open_slurm, ("--backend", "slurm", "--cluster", str(profile)), outlives=True)
     address = request.getfixturevalue("ray_address")
-    return Subject("ray", open_ray, ("--backend", "ray", "--address", address))
+    return Subject("ray", open_ray, ("--backend", "ray", "--address", address, "--workers", "2"))
 
 
 @pytest.fixture
 def jobs() -> list[Job]:
-    return open_session([resolve(load_source(str(TINY)), "cpu")]).jobs(Inventory())
+    return open_session([resolve(load_source(str(MICRO)), "cpu")]).jobs(Inventory())
 
 
-def test_everything_is_done_once_and_the_result_is_that_of_the_local_run(
-    subject: Subject, jobs: list[Job], tiny: Path, tmp_path: Path
+def test_everything_is_done_once_and_the_result_is_inlines(
+    subject: Subject, jobs: list[Job], micro: Path, tmp_path: Path
 ) -> None:
     """Inputs come first: a job whose input is missing would fail."""
     home, watcher = Home(tmp_path / "home"), Recorder()
@@ -89,7 +103,7 @@ def test_everything_is_done_once_and_the_result_is_that_of_the_local_run(
     assert watcher.count("done") == dict.fromkeys(names, 1)
     assert set(watcher.count("started")) == names
     assert all(Path(event.log or "").is_file() for event in watcher.events if event.kind == "started")
-    assert tensors(home.root) == tensors(tiny)
+    assert tensors(home.root) == tensors(micro)
 
 
 def test_a_failure_is_reported_with_its_log_and_blocks_only_what_needs_it(
@@ -110,11 +124,80 @@ def test_a_failure_is_reported_with_its_log_and_blocks_only_what_needs_it(
     assert sum(end["status"] == "failed" for end in ends(tmp_path)) == 1, "a failure is not repeated"
 
 
-@ends_with_the_command
+@by_processes
+def test_a_worker_and_the_command_killed_at_random_moments_change_nothing(
+    subject: Subject, micro_long: Path, tmp_path: Path
+) -> None:
+    """kill -9 of a worker that is at work, then of the command; run again, it ends as inline does, bit for bit."""
+    home, rng = tmp_path / "home", random.Random()
+    rng.seed(seed := rng.randrange(10**6))
+    print(f"seed {seed}")
+    command = Command("run", *LONG, *subject.args, home=home)
+    assert wait_for(lambda: bool(working(home)))
+    time.sleep(rng.uniform(0, 1))
+    killed = [attempt for attempt in unfinished(home) if kill_worker(attempt)]
+    assert wait_for(lambda: command.over() or bool(unfinished(home) - set(killed)))
+    time.sleep(rng.uniform(0, 1))
+    command.process.kill()
+    command.process.wait()
+    if not subject.outlives:
+        assert wait_for(lambda: not working(home), subject.gone_within_s), "nothing works on when the command is gone"
+        command.assert_gone(subject.gone_within_s)
+    again = Command("run", *LONG, *subject.args, home=home)
+    status, output = again.wait()
+    assert status == 0, output
+    assert killed or not unfinished(home)
+    assert set(killed) <= unfinished(home), "the attempts of what was killed stay as they were"
+    assert_equal_to(micro_long, home)
+
+
+@by_processes
+def test_what_is_cancelled_is_saved_and_what_waits_for_it_is_not_begun(subject: Subject, tmp_path: Path) -> None:
+    endless = ("-o", "stages.1.epochs=20000", "--as", "endless")
+    command = Command("run", MICRO, *endless, *subject.args, home=tmp_path)
+    assert wait_for(lambda: any(_logged(folder) for folder in begun(tmp_path, stop_step=200_000)))
+    assert "asked to end" in succeeds("cancel", "micro", home=tmp_path)
+    status, output = command.wait()
+    assert (status, "cancelled on request" in output) == (1, True), output
+    command.assert_gone()
+    assert not working(tmp_path)
+    cancelled = [end for end in ends(tmp_path) if end["reason"] == "cancelled on request"]
+    assert any(end["kind"] == "train" and end["steps"] for end in cancelled)
+    for end in cancelled:
+        if end["kind"] == "train" and end["steps"]:
+            assert list(tmp_path.glob(f"trajectories/*/checkpoints/{end['stop_step']:09d}")), "saved where it stopped"
+    assert not json.loads(succeeds("status", "--json", home=tmp_path))["running"]
+
+
+def _logged(attempt: Path) -> bool:
+    metrics = attempt / "metrics.jsonl"
+    return metrics.exists() and metrics.stat().st_size > 0
+
+
+@pytest.mark.parametrize("subject", ["local", RAY], indirect=True)  # SLURM's jobs outlive the command
+def test_ctrl_c_saves_and_running_again_goes_on(subject: Subject, micro_long: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = Command("run", *LONG, *subject.args, home=home)
+    assert wait_for(lambda: bool(working(home)))
+    time.sleep(0.3)
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, output = command.wait()
+    assert status == 130 and "Run the same command again" in output, output
+    command.assert_gone()
+    assert unfinished(home) == set(), "every attempt ended by itself"
+    stopped = [end for end in ends(home) if end["status"] == "preempted"]
+    assert stopped and all("stopped on request" in end["reason"] for end in stopped)
+    succeeds("run", *LONG, home=home)
+    assert_equal_to(micro_long, home)
+
+
+@pytest.mark.parametrize("subject", ["local", STRESS_RAY], indirect=True)
 def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, tmp_path: Path) -> None:
-    """The control takes seconds, all else is short. It saves nothing on the way: a job that gets on is tried again."""
-    longer = ("-o", "controls.joint.stages.0.epochs=100", "-o", "checkpoint_every_epochs=1000", "--as", "long_joint")
-    command, killed = Command("run", TINY, *longer, "--workers", "2", *subject.args, home=tmp_path), set()
+    """The u of arm v0 takes seconds, all else is short. It saves nothing on the way: a job that gets on is tried
+    again."""
+    longer = ("-o", "panels.left.arms={v_epochs: [0, 2], u_epochs: [100, 2]}", "-o", "checkpoint_every_epochs=1000")
+    command = Command("run", MICRO, *longer, "--as", "long_u", *subject.args, home=tmp_path)
+    killed: set[Path] = set()
     while not command.over():
         for attempt in begun(tmp_path, stop_step=1000) - killed:
             if kill_worker(attempt):
@@ -124,54 +207,19 @@ def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, 
     assert (status, len(killed)) == (1, MAX_LOST), output
     assert "killed" in output and f", {MAX_LOST} times" in output
     assert "1 jobs are blocked" in output
-    rows = succeeds("results", "--study", TINY, "--as", "long_joint", home=tmp_path).splitlines()[1:]
-    assert {row.split(",")[5] for row in rows} == {"v0", "v2", "v4"}, "all else is complete"
+    rows = succeeds("results", "--study", MICRO, "--as", "long_u", home=tmp_path).splitlines()[1:]
+    assert {row.split(",")[5] for row in rows} == {"v2"}, "all else is complete"
 
 
-@pytest.mark.parametrize("subject", [RAY], indirect=True)  # of the local pool: tests/sweeps/test_kill.py
-def test_stopped_and_killed_it_goes_on_where_it_was(subject: Subject, long: Path, tmp_path: Path) -> None:
-    """Ctrl-C to the command, as a terminal sends it; kill -9 of the command; and undisturbed to the end."""
+@pytest.mark.parametrize("subject", ["local", STRESS_RAY, STRESS_SLURM], indirect=True)
+def test_two_commands_at_once_share_the_work(subject: Subject, micro: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    command = start_and_wait_for_attempts(subject, home)
-    os.killpg(command.process.pid, signal.SIGINT)
-    status, output = command.wait()
-    assert status == 130 and "Run the same command again" in output, output
-    command.assert_gone()
-    assert unfinished(home) == set(), "every attempt ended by itself"
-    stopped = [end for end in ends(home) if end["status"] == "preempted"]
-    assert stopped and all("stopped on request" in end["reason"] for end in stopped)
-
-    command = start_and_wait_for_attempts(subject, home)
-    command.process.kill()
-    command.process.wait()
-    assert wait_for(lambda: not working(home), subject.gone_within_s), "nothing works on when the command is gone"
-    command.assert_gone(subject.gone_within_s)
-    left = unfinished(home)
-    assert left
-
-    command = Command("run", *LONG, *subject.args, home=home)
-    status, output = command.wait()
-    assert status == 0, output
-    assert unfinished(home) == left, "the attempts of the killed command stay as they were"
-    assert_equal_to(long, home)
-
-
-def start_and_wait_for_attempts(subject: Subject, home: Path) -> Command:
-    """A new command that works on two attempts."""
-    before = unfinished(home)
-    command = Command("run", *LONG, *subject.args, home=home)
-    assert wait_for(lambda: len(unfinished(home) - before) >= 2, 120)
-    time.sleep(0.3)
-    return command
-
-
-def test_two_commands_at_once_share_the_work(subject: Subject, tiny: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    both = [Command("run", TINY, *subject.workers(1), *subject.args, home=home) for _ in range(2)]
+    both = [Command("run", MICRO, *subject.args, home=home) for _ in range(2)]
     for command in both:
         status, output = command.wait()
         assert status == 0, output
         command.assert_gone()
-    assert_equal_to(tiny, home)
-    assert sum(end["steps"] for end in ends(home)) == 300, "no step is trained twice"
+    assert_equal_to(micro, home)
+    assert dump(home) == dump(micro)
+    assert sum(end["steps"] for end in ends(home)) == 60, "no step is trained twice"
     assert set(evaluated(home).values()) == {1}, "nothing is measured twice"

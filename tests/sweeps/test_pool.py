@@ -110,6 +110,20 @@ def test_leaving_the_pool_ends_even_a_worker_that_does_not_listen(home: Home, jo
     assert not alive(process)
 
 
+def test_workers_started_early_get_the_jobs_and_are_gone_at_once_without_any(home: Home, job: Job) -> None:
+    with Pool(home, 3) as pool:
+        pool.start(2)
+        early = children()
+        assert len(early) == 2
+        pool.submit(job)
+        assert children() == early
+        assert until(pool, "done", "failed", "lost").kind == "done"
+    assert children() == []
+    with Pool(home, 1) as pool:
+        pool.start(1)
+    assert children() == []
+
+
 def test_a_worker_whose_parent_dies_as_it_starts_ends_itself(home: Home, job: Job, tmp_path: Path) -> None:
     """The job is in the pipe already, but nobody is there to hear of it."""
     code = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps.preflight import preflight
 from sweeps.session import open_session
-from tests.homes import TINY, study
+from tests.homes import TINY, environment, study, succeeds
 
 GUIDED = ("dynamics.guidance={effective_omega: 2.0, cfg_kappa: 0.5}", "dynamics.label_dropout=0.1")
 FACES = "{name: synthetic_latents, channels: 1, side: 4, modes: 2, classes: 1}"
@@ -41,6 +43,19 @@ def test_a_curriculum_whose_first_times_are_never_drawn() -> None:
     (message,) = said(transform, "dynamics.time_sampler={name: logit_normal, mean: -4, std: 0.05}")
     assert "the transform 'dtd' does not fit the times 'logit_normal': no time is drawn in the first" in message
     assert said(transform.replace("1000000", "4"), "dynamics.time_sampler=uniform") == []
+
+
+def test_where_there_is_nothing_to_do_nothing_is_checked_and_no_worker_started(tmp_path: Path) -> None:
+    args = ("run", TINY, "-o", "stages.0.transforms=[{name: dtd, clusters: 4}]", "--as", "dtd")
+    succeeds(*args, home=tmp_path)
+    code = (
+        "import sys, studies.cli\n"
+        "try: studies.cli.main()\n"
+        "except SystemExit as end: print(end.code, sorted({'torch', 'pandas', 'sweeps.pool'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, args), "--home", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
 
 
 OWN = """

@@ -20,7 +20,7 @@ from sweeps.plan import Inventory
 from sweeps.ray_cluster import _why_not, check_address, slots
 from sweeps.ray_workers import RayWorkers, ending, wants_gpu
 from sweeps.session import open_session
-from tests.homes import TINY, Command, study, succeeds, tensors, unfinished, wait_for
+from tests.homes import MICRO, TINY, Command, study, study_process, tensors, unfinished, wait_for
 
 from .conformance import working
 
@@ -143,18 +143,19 @@ def test_a_wrong_address_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 2 and "add --backend ray" in done.stderr
 
 
-def test_a_ray_of_the_commands_own_ends_with_it(tiny: Path, tmp_path: Path) -> None:
+def test_a_ray_of_the_commands_own_ends_with_it(micro: Path, tmp_path: Path) -> None:
     """Killed, so that it could not end anything itself; and undisturbed, where files of the user's lie in the way."""
     home = tmp_path / "home"
-    command = Command("run", TINY, "--scale", "long", "--backend", "ray", "--workers", "1", home=home)
+    command = Command("run", MICRO, "--scale", "long", "--backend", "ray", "--workers", "1", home=home)
     assert wait_for(lambda: bool(unfinished(home)), 120)
     command.process.kill()
     command.process.wait()
     command.assert_gone(within=20)
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')")
-    out = succeeds("run", TINY, "--backend", "ray", home=tmp_path / "tiny", cwd=tmp_path)
-    assert "1 worker of the Ray at 127.0.0.1:" in out
-    assert tensors(tmp_path / "tiny") == tensors(tiny)
+    args = ("run", MICRO, "--backend", "ray", "--workers", "1")
+    done = study_process(*args, home=tmp_path / "micro", cwd=tmp_path)
+    assert "1 worker of the Ray at 127.0.0.1:" in done.stdout, done.stdout + done.stderr
+    assert tensors(tmp_path / "micro") == tensors(micro)
 
 
 def test_why_a_probe_did_not_join() -> None:

@@ -45,7 +45,7 @@ class PretendPool:
     def running(self) -> list[Job]:
         return list(self._running)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, asked: float | None = None) -> None:
         assert inputs_ready(self.home, job)
         assert (job.kind, job.trajectory) not in {(j.kind, j.trajectory) for j in self._running}
         self.given.append(job)

@@ -34,7 +34,7 @@ from sweeps.slurm.profile import Cluster, TimeLimit
 from sweeps.slurm.script import parameters
 from sweeps.slurm.submit import submit_missing
 from sweeps.worker import run_job
-from tests.homes import PATIENCE_S, STUDY, TINY, dump, environment, tensors, wait_for
+from tests.homes import MICRO, PATIENCE_S, STUDY, TINY, dump, environment, tensors, wait_for
 from tests.slurm import SlurmCluster
 from tests.sweeps.test_scheduler import Quiet
 
@@ -55,8 +55,8 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-def jobs_of(scale: str = "cpu") -> list[Job]:
-    return open_session([resolve(load_source(str(TINY)), scale)]).jobs(Inventory())
+def jobs_of(study: Path = TINY) -> list[Job]:
+    return open_session([resolve(load_source(str(study)), "cpu")]).jobs(Inventory())
 
 
 def training(steps: int) -> Job:
@@ -85,7 +85,7 @@ def steps_logged(home: Home, job: Job) -> int:
 
 
 def study_on_slurm(cluster: SlurmCluster, home: Path, profile: Path, *more: str | Path) -> subprocess.Popen[str]:
-    command = [STUDY, "run", TINY, "--backend", "slurm", "--cluster", profile, "--home", home, *more]
+    command = [STUDY, "run", MICRO, "--backend", "slurm", "--cluster", profile, "--home", home, *more]
     return subprocess.Popen(
         list(map(str, command)),
         stdout=subprocess.PIPE,
@@ -96,7 +96,7 @@ def study_on_slurm(cluster: SlurmCluster, home: Path, profile: Path, *more: str 
 
 
 def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
-    slurm: SlurmCluster, tiny: Path, tmp_path: Path, profile: Path
+    slurm: SlurmCluster, micro: Path, tmp_path: Path, profile: Path
 ) -> None:
     """Killed while it follows, and run again, the command finds its jobs and submits nothing twice."""
     home = tmp_path / "home"
@@ -110,8 +110,8 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     taken = [one for one in submissions(Home(home)) if one.slurm_file and one.slurm_file.slurm_job]
     jobs = [one.job(index) for one in taken for index in range(one.record.members)]
     assert set(Counter((job.kind, job.trajectory, job.stop_step, job.evaluations) for job in jobs).values()) == {1}
-    assert dump(home) == dump(tiny)
-    assert tensors(home) == tensors(tiny)
+    assert dump(home) == dump(micro)
+    assert tensors(home) == tensors(micro)
     assert {p.stat().st_mode & 0o777 for p in home.glob("submissions/*/private")} == {0o700}
     assert not slurm.queue()
 
@@ -119,7 +119,7 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
 def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_bitwise_the_same(
     slurm: SlurmCluster, home: Home, tmp_path: Path
 ) -> None:
-    job = training(6000).model_copy(update={"checkpoint_every_steps": 500})
+    job = training(3000).model_copy(update={"checkpoint_every_steps": 500})
     (placed,) = submit_missing(home, [job], PROFILE, lambda job: None).values()
     disturbances = [
         lambda: slurm.call("scontrol", "requeue", placed.slurm_id),
@@ -139,6 +139,7 @@ def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_b
     assert undisturbed(job, tmp_path).items() <= tensors(home.root).items()
 
 
+@pytest.mark.stress
 def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: SlurmCluster, home: Home) -> None:
     """The warning comes up to a minute early: after a minute of two a process has begun on a slow machine, too."""
     job = training(10**7).model_copy(update={"log_every_steps": 1000})
@@ -154,6 +155,7 @@ def test_at_its_time_limit_a_job_is_saved_and_goes_back_into_the_queue(slurm: Sl
     assert slurm.queue() == [placed.slurm_id], "the same job, which goes on"
 
 
+@pytest.mark.stress
 def test_a_node_daemon_that_dies_costs_time_only(slurm: SlurmCluster, home: Home, tmp_path: Path) -> None:
     """The node counts as lost while its process runs on; the job is given out again and finds the lease held."""
     job = training(4000).model_copy(update={"checkpoint_every_steps": 500})
@@ -172,7 +174,7 @@ def test_a_node_daemon_that_dies_costs_time_only(slurm: SlurmCluster, home: Home
 ON_LOOPBACK = ("export GLOO_SOCKET_IFNAME=lo STUDY_RENDEZVOUS=file://{folder}/meet-$SLURM_JOB_ID-$SLURM_RESTART_COUNT",)
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.stress)])
 def test_two_processes_that_train_together_stop_together_and_go_on(
     nodes: int, request: pytest.FixtureRequest, home: Home, tmp_path: Path
 ) -> None:
@@ -233,6 +235,7 @@ def test_a_job_that_is_held_is_said_to_be_and_goes_on_when_it_is_released(slurm:
     assert "is held up in SLURM's queue as job" in why and "(JobHeldUser)" in why
 
 
+@pytest.mark.stress
 def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SlurmCluster, home: Home) -> None:
     job = training(10**6).model_copy(update={"checkpoint_every_steps": None})  # so that it gets no further
     killed: set[int] = set()
@@ -260,20 +263,6 @@ def test_what_is_killed_is_tried_again_a_bounded_number_of_times(slurm: SlurmClu
     assert len(killed) == 3
 
 
-def test_a_failure_is_reported_and_blocks_only_what_needs_it(slurm: SlurmCluster, home: Home) -> None:
-    jobs = jobs_of()
-    root = next(job for job in jobs if job.kind == "train" and job.dynamics.fm_ratio == 1.0 and job.parent is None)
-    bad = [job.model_copy(update={"divergence": 1e-9}) if job == root else job for job in jobs]
-    outcome = follow(home, bad)
-    (failure,) = outcome.failures
-    assert "diverges" in failure.reason
-    assert "diverges" in failure.tail()
-    assert outcome.blocked
-    assert outcome.done + len(outcome.blocked) + 1 == len(jobs)
-    assert outcome.done == sum(outputs_there(home, job) for job in jobs)
-    assert not slurm.queue(), "nothing waits for what will never come"
-
-
 def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: SlurmCluster, home: Home) -> None:
     job = training(20)
     submission = create(home, [job], 5, ())
@@ -291,7 +280,7 @@ def test_an_array_whose_submitter_died_before_it_knew_the_id_is_adopted(slurm: S
 
 def test_what_has_ended_since_the_command_looked_is_not_submitted_again(slurm: SlurmCluster, home: Home) -> None:
     """Nor waited for by what starts from it, even if that waits for something else, too."""
-    jobs = jobs_of()
+    jobs = jobs_of(MICRO)
     ended = next(job for job in jobs if any(jobs.index(job) in makers for makers in producers(jobs)))
     assert run_job(home, ended)[0] == "done"
     outcome = follow(home, jobs)
@@ -365,6 +354,7 @@ def test_a_detached_command_leaves_its_jobs_to_the_cluster(slurm: SlurmCluster, 
     assert follow(home, []).complete
 
 
+@pytest.mark.stress
 def test_accounting_says_how_a_job_ended_that_the_controller_has_forgotten(
     accounting: SlurmCluster, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

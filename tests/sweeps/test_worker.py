@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps import evaluating, training
 from sweeps.attempt import Attempt, recorded_evaluations
+from sweeps.cancelling import CANCELLED, request
 from sweeps.jobs import Job
 from sweeps.lease import acquire
 from sweeps.plan import Inventory, checkpoint_steps
@@ -177,3 +179,14 @@ def test_errors_in_words() -> None:
     assert in_words(ValueError("first\nsecond")) == "ValueError: first"
     assert in_words(KeyError()) == "KeyError"
     assert "disk is full" in in_words(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_a_request_to_end_reaches_work_that_was_asked_for_before_it(home: Home, train: Job) -> None:
+    """Handed out, but not begun: a worker that still imports, a job that waits in a queue. Asked for since, it is
+    done."""
+    asked = time.time()
+    request(home, train.trajectory, "train")
+    made = home.trajectory(train.trajectory).cancelled("train").stat().st_mtime
+    assert run_job(home, train, asked=asked - 1)[:2] == ("failed", CANCELLED)
+    assert done(home, train, 1)["steps"] == 0
+    assert run_job(home, train, asked=made + 1)[0] == "done"
