@@ -12,51 +12,72 @@ from meanflow_core.registry import BuildContext
 
 
 class Adam:
-    """torch's fused Adam with linear warm-up over ``warmup_steps`` and optional gradient clipping.
+    """Adam (Kingma & Ba, 2015) with linear warm-up over ``warmup_steps`` and optional gradient clipping.
 
-    The step index counts from the root of the chain, so a stage boundary never warms up anew.
+    The step index counts from the root of the chain, so a stage boundary never warms up anew. An update is torch's
+    fused kernel, as `torch.optim.Adam(fused=True)` calls it, bit for bit; that class itself would import the compiler
+    with its first step, two seconds in every worker.
     """
 
     def __init__(self, params: AdamParams, named: Iterable[tuple[str, nn.Parameter]]) -> None:
         self.params = params
         self.named = dict(named)
-        self.torch = torch.optim.Adam(
-            self.named.values(), lr=params.lr, betas=(params.beta1, params.beta2), eps=params.eps, fused=True
-        )
+        self.moments: dict[str, dict[str, Tensor]] = {}  # by parameter, from its first gradient on
 
     def learning_rate(self, step: int) -> float:
         """lr · min(1, (step + 1) / warmup_steps)."""
         warm = self.params.warmup_steps
         return self.params.lr * min(1.0, (step + 1) / warm) if warm else self.params.lr
 
+    @torch.no_grad()
     def step(self, step: int) -> None:
         """One update with the gradients at hand."""
         if self.params.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.named.values(), self.params.clip_norm)
-        for group in self.torch.param_groups:
-            group["lr"] = self.learning_rate(step)
-        self.torch.step()
+        trained = {name: p for name, p in self.named.items() if p.grad is not None}
+        if not trained:
+            return
+        for name, p in trained.items():
+            if name not in self.moments:
+                count = torch.zeros((), dtype=torch.float32, device=p.device)
+                self.moments[name] = {"step": count, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        moments = [self.moments[name] for name in trained]
+        counts = [m["step"] for m in moments]
+        torch._foreach_add_(counts, 1)
+        torch._fused_adam_(
+            list(trained.values()),
+            [p.grad for p in trained.values() if p.grad is not None],
+            [m["exp_avg"] for m in moments],
+            [m["exp_avg_sq"] for m in moments],
+            [],
+            counts,
+            lr=self.learning_rate(step),
+            beta1=self.params.beta1,
+            beta2=self.params.beta2,
+            weight_decay=0.0,
+            eps=self.params.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def zero_grad(self) -> None:
-        self.torch.zero_grad(set_to_none=True)
+        for p in self.named.values():
+            p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """``<moment>/<parameter>`` → tensor; empty before the first step."""
         return {
-            f"{moment}/{name}": value
-            for name, parameter in self.named.items()
-            for moment, value in self.torch.state.get(parameter, {}).items()
+            f"{moment}/{name}": value for name in self.named for moment, value in self.moments.get(name, {}).items()
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Raises: ValueError where a tensor belongs to no parameter."""
-        self.torch.state.clear()
+        self.moments.clear()
         for key, value in state.items():
             moment, _, name = key.partition("/")
             if name not in self.named:
                 raise ValueError(f"optimiser state for an unknown parameter '{name}'")
-            parameter = self.named[name]
-            self.torch.state[parameter][moment] = value.to(parameter.device, copy=True)
+            self.moments.setdefault(name, {})[moment] = value.to(self.named[name].device, copy=True)
 
 
 def ema_update(average: Sequence[Tensor], online: Sequence[Tensor], decay: float) -> None:

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import pty
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
 from results.layout import Home
-from studies.cli import main
 from sweeps.lease import acquire
-from tests.homes import STUDY, TINY, Command, environment, wait_for
-
-
-def here(*args: str | Path, home: Path) -> tuple[int, str, str]:
-    """Status, output and errors of a command run in this process, which has loaded everything already."""
-    out, err = io.StringIO(), io.StringIO()
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("STUDY_")}
-    with (
-        mock.patch.dict(os.environ, ours, clear=True),
-        mock.patch.object(sys, "argv", ["study", *map(str, args), "--home", str(home)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
-
-
-def succeeds(*args: str | Path, home: Path) -> str:
-    code, out, err = here(*args, home=home)
-    assert code == 0, out + err
-    return out
+from tests.homes import MICRO, STUDY, TINY, Command, environment, study, succeeds, wait_for
 
 
 def status(home: Path, *args: str | Path) -> dict[str, Any]:
@@ -53,10 +27,10 @@ def why(home: Path, *args: str | Path) -> list[dict[str, Any]]:
 
 
 def refused(*args: str | Path, home: Path, says: tuple[str, ...]) -> None:
-    code, out, err = here(*args, home=home)
-    assert code == 2, out + err
+    done = study(*args, home=home)
+    assert done.returncode == 2, done.stdout + done.stderr
     for text in says:
-        assert text in err
+        assert text in done.stderr
 
 
 def segment(home: Path, stop: int) -> Path:
@@ -166,17 +140,18 @@ def test_watch_ends_when_all_is_done(tiny: Path) -> None:
     assert out == "tiny at cpu: trained 8 of 8 segments, measured 18 of 18, left: nothing\n"
 
 
+@pytest.mark.slow
 def test_watch_follows_a_run_to_its_end(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    run = Command("run", TINY, "--workers", "1", home=home)
+    run = Command("run", MICRO, "--workers", "1", home=home)
     assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*")))
-    watch = Command("watch", "tiny", "--every", "0.2", home=home)
+    watch = Command("watch", "micro", "--every", "0.2", home=home)
     code, output = watch.wait()
     assert code == 0, output
     lines = output.splitlines()
     assert len(lines) > 1 and len(set(lines)) == len(lines), "a line whenever something has changed"
     assert any("1 running" in line for line in lines)
-    assert lines[-1].endswith("trained 8 of 8 segments, measured 18 of 18, left: nothing")
+    assert lines[-1].endswith("trained 3 of 3 segments, measured 5 of 5, left: nothing")
     assert run.wait()[0] == 0
 
 

@@ -65,8 +65,8 @@ def test_again_it_costs_nothing_and_the_report_says_the_same(home: Path, tmp_pat
 
 def test_stopped_and_run_again_it_ends_the_same(home: Path, tmp_path: Path) -> None:
     own = tmp_path / "home"
-    command = Command("sweep", SWEEP, *SEARCH, "--out", tmp_path / "report", home=own)
-    assert wait_for(lambda: bool(unfinished(own)), 120)
+    command = Command("sweep", SWEEP, *SEARCH, "--backend", "inline", "--out", tmp_path / "report", home=own)
+    assert wait_for(lambda: bool(unfinished(own)))
     os.killpg(command.process.pid, signal.SIGINT)
     status, output = command.wait()
     assert status == 130 and "Run the same command again" in output, output

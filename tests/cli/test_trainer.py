@@ -145,14 +145,20 @@ def test_the_files_are_part_of_the_key_and_how_it_is_started_is_not(own: Path, d
     assert "trainer.command" in why, why
 
 
+# A pause before every step, as long as the way of starting says, which is no part of the key.
+SLEEP = "__import__('time').sleep(float(__import__('os').environ.get('PAUSE', 0)))"
+PAUSE = ("        towards =", f"        {SLEEP}\n        towards =")
+SLOWLY = ("-o", "trainer.launch=[env, PAUSE=0.1]")
+
+
 @pytest.mark.kill
 def test_killed_it_ends_as_undisturbed_and_leaves_no_process(own: Path, done: Path, tmp_path: Path) -> None:
     home, mine = tmp_path / "home", own / "foreign.yaml"
     shutil.copytree(done / "verified", home / "verified")
-    pause = ("        towards =", "        __import__('time').sleep(0.05)\n        towards =")
-    changed(own, pause)
+    changed(own, PAUSE)
     succeeds("verify", mine, "--first", "2", "--second", "2", home=home)
-    command = Command("run", mine, "-o", "checkpoint_every_epochs=1", "--as", "x", "--workers", "1", home=home)
+    slow = (*SLOWLY, "-o", "checkpoint_every_epochs=1", "--as", "x")
+    command = Command("run", mine, *slow, "--workers", "1", home=home)
     assert wait_for(lambda: any(_programs(command)))
     (worker,) = command.workers()
     (program, *_) = _programs(command)
@@ -180,9 +186,9 @@ def _programs(command: Command) -> list[psutil.Process]:
 
 def test_ctrl_c_lets_it_save_and_running_again_goes_on(own: Path, done: Path, tmp_path: Path) -> None:
     home, mine = tmp_path / "home", own / "foreign.yaml"
-    changed(own, ("        towards =", "        __import__('time').sleep(0.2)\n        towards ="))
+    changed(own, PAUSE)
     succeeds("verify", mine, "--first", "2", "--second", "2", home=home)
-    command = Command("run", mine, "--workers", "1", home=home)
+    command = Command("run", mine, *SLOWLY, "--as", "slow", "--workers", "1", home=home)
     assert wait_for(lambda: any(home.glob("trajectories/*/attempts/*/staged-program/metrics.jsonl")))
     os.killpg(command.process.pid, signal.SIGINT)
     status, output = command.wait()

@@ -95,6 +95,7 @@ def study_on_slurm(cluster: SlurmCluster, home: Path, profile: Path, *more: str 
     )
 
 
+@pytest.mark.stress
 def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     slurm: SlurmCluster, micro: Path, tmp_path: Path, profile: Path
 ) -> None:
@@ -180,7 +181,7 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
 ) -> None:
     """As one would, but for the order of summation; on one node or on two."""
     cluster: SlurmCluster = request.getfixturevalue("slurm" if nodes == 1 else "two_nodes")
-    job = training(1500)
+    job = training(500)
     setup = [] if nodes == 1 else [line.format(folder=tmp_path) for line in ON_LOOPBACK]
     pair = PROFILE.model_copy(update={"nodes": nodes, "ranks_per_node": 2 // nodes, "setup": setup})
     (placed,) = submit_missing(home, [job], pair, lambda job: None).values()
@@ -196,7 +197,7 @@ def test_two_processes_that_train_together_stop_together_and_go_on(
     alone = Home(tmp_path / "alone")
     assert run_job(alone, job)[0] == "done"
     ours, theirs = (
-        load_checkpoint(place.trajectory(job.trajectory).checkpoint(1500)).parts["ema"] for place in (alone, home)
+        load_checkpoint(place.trajectory(job.trajectory).checkpoint(500)).parts["ema"] for place in (alone, home)
     )
     scale = max(float(value.abs().max()) for value in ours.values())
     assert max(float((theirs[name] - value).abs().max()) for name, value in ours.items()) < 0.05 * scale
