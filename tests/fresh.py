@@ -38,8 +38,9 @@ def forget_components() -> None:
 
 @contextmanager
 def fresh_process() -> Iterator[None]:
-    """Inside, the process is as if it had just begun; afterwards it is as before: registries, caches of data, threads,
-    precision, generators of random numbers, environment, working directory, signals, logging and warnings."""
+    """Inside, the process is as if it had just begun; afterwards it is as before: registries, users' modules, threads,
+    precision, generators of random numbers, environment, working directory, signals, logging and warnings. (Data sets
+    are cached by what they are and where they lie; `forget_data` is for those that may have changed.)"""
     folder, path, filters = Path.cwd(), list(sys.path), list(warnings.filters)
     components, sources = dict(registry._REGISTRY), dict(own._SOURCES)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -64,5 +65,6 @@ def fresh_process() -> Iterator[None]:
 
 
 def forget_data() -> None:
+    """Of data sets that were read, keep nothing."""
     for cache in CACHES:
         cache.cache_clear()

@@ -22,8 +22,9 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from meanflow_core.data.layout import data_root
 from studies.cli import main
-from tests.fresh import fresh_process
+from tests.fresh import forget_data, fresh_process
 
 STUDY = Path(sys.executable).with_name("study")
 TINY = Path(__file__).parent / "assets" / "tiny.yaml"
@@ -65,6 +66,8 @@ def study(
         contextlib.redirect_stdout(streams[0]),
         contextlib.redirect_stderr(streams[1]),
     ):
+        if data_root().is_dir():  # what lies there may have changed since another command read it
+            forget_data()
         try:
             main()
             status = 0

@@ -22,7 +22,7 @@ from meanflow_core.data.stored import Stored
 from meanflow_core.registry import parse_spec
 from tests.homes import TINY, study, succeeds
 
-pytestmark = pytest.mark.slow  # every test starts commands that train
+pytestmark = pytest.mark.slow  # whole commands that train
 
 RNG = np.random.default_rng(20261128)
 

@@ -12,8 +12,6 @@ import pytest
 
 from tests.homes import TINY, study, succeeds
 
-pytestmark = pytest.mark.slow
-
 ARM = "tiny/left/v2"
 POINTS = (0, 20, 40, 60)  # steps at which the arm is measured: each stage at its start, every two epochs, at its end
 
@@ -68,6 +66,7 @@ def test_tensorboard(copy: Path, tmp_path: Path) -> None:
     assert events(run) == found
 
 
+@pytest.mark.stress
 def test_mlflow(copy: Path, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -95,6 +94,7 @@ def test_mlflow(copy: Path, tmp_path: Path) -> None:
     assert (refused.returncode, "MLflow does not take it" in refused.stderr) == (2, True), refused.stderr
 
 
+@pytest.mark.stress
 def test_wandb(copy: Path, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     succeeds("export", "wandb", ARM, "--to", tmp_path, home=copy)

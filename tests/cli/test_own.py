@@ -18,7 +18,7 @@ import pytest
 from tests.homes import Command, attempts, dump, environment, study, succeeds, tensors, unfinished, wait_for
 from tests.sweeps.conformance import kill_worker
 
-pytestmark = pytest.mark.slow  # every test starts commands that train
+pytestmark = pytest.mark.slow  # whole commands that train
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own"
 LONG = (

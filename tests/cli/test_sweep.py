@@ -20,7 +20,7 @@ from studies.schema import ResolvedStudy
 from studies.sweep import Sweep, sweep_points
 from tests.homes import attempts, study, succeeds
 
-pytestmark = pytest.mark.slow  # every test starts commands that train
+pytestmark = pytest.mark.slow  # whole commands that train
 
 SWEEP = Path(__file__).parent.parent / "assets" / "sweep.yaml"
 PANEL = 'panels={wide: {title: "width 16", arms: {method: [plain], width: 16}}}'  # one panel is enough here

@@ -11,7 +11,7 @@ import pytest
 
 from tests.homes import TINY, study, succeeds
 
-pytestmark = pytest.mark.slow  # every test starts commands that train
+pytestmark = pytest.mark.slow  # whole commands that train
 
 MINE = f"""
 study: tabled

@@ -15,7 +15,7 @@ import pytest
 
 from tests.homes import Command, attempts, dump, study, succeeds, unfinished, wait_for
 
-pytestmark = pytest.mark.slow  # every test starts commands that train
+pytestmark = pytest.mark.slow  # whole commands that train
 
 ASSETS = Path(__file__).parents[1] / "assets" / "trainer"
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "trainer"

@@ -43,6 +43,7 @@ def assert_sound(trace: list[Stint], work: Work) -> None:
     assert all(kept[job.name] == job.steps for job in work.jobs if job.kind == "train")
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("nodes", [3, 64])
 def test_the_whole_paper_finishes_no_sooner_than_it_can(paper: Work, nodes: int) -> None:
     cluster, outcome = simulate(paper, nodes, Troubles())
@@ -53,6 +54,7 @@ def test_the_whole_paper_finishes_no_sooner_than_it_can(paper: Work, nodes: int)
     assert least * (1 - 1e-9) <= cluster.now < 1.2 * least
 
 
+@pytest.mark.stress
 def test_the_whole_paper_finishes_on_nodes_that_fail(paper: Work) -> None:
     cluster, outcome = simulate(paper, 64, BAD)
     assert outcome.complete and outcome.done == len(paper.jobs)
@@ -84,6 +86,7 @@ def test_independent_jobs_fill_the_nodes() -> None:
     assert least <= cluster.now < 1.04 * least
 
 
+@pytest.mark.stress
 def test_a_stopped_cluster_goes_on_where_it_was(paper: Work, tmp_path: Path) -> None:
     class Stops(Nobody):
         def tick(self, running: object) -> None:
