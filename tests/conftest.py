@@ -45,9 +45,11 @@ def _module_of_shared(item: pytest.Item) -> str | None:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_one_seed() -> Iterator[None]:
+def _one_thread_one_seed(request: pytest.FixtureRequest) -> Iterator[None]:
     """A process as new, with torch on one thread, since results are bitwise equal only for an equal number of threads;
     tests that draw from the global generator draw the same every time, in whatever order they run."""
+    if request.node.get_closest_marker("ray"):
+        request.getfixturevalue("ray_address")  # first, since what it sets in the environment outlives this test
     with fresh_process():
         torch.manual_seed(0)
         torch.set_num_threads(1)

@@ -83,17 +83,21 @@ def execute(
         print_scripts(choice.profile(), place, jobs)
         return 0
     say(said)
-    with ExitStack() as stack:
-        start: Start | None = None
-        if jobs:
-            if choice.name is BackendName.LOCAL:  # its workers import what they need while we check
-                start = stack.enter_context(open_backend(choice, place, jobs))
-            ready(session, studies, place, choice)
-        record(session, place, variant)
-        say(_todo(session, jobs))
-        outcome = Outcome()
-        if jobs:
-            outcome = run_jobs(start or stack.enter_context(open_backend(choice, place, jobs)), jobs, choice)
+    try:
+        with ExitStack() as stack:
+            start: Start | None = None
+            if jobs:
+                if choice.name is BackendName.LOCAL:  # its workers import what they need while we check
+                    start = stack.enter_context(open_backend(choice, place, jobs))
+                ready(session, studies, place, choice)
+            record(session, place, variant)
+            say(_todo(session, jobs))
+            outcome = Outcome()
+            if jobs:
+                outcome = run_jobs(start or stack.enter_context(open_backend(choice, place, jobs)), jobs, choice)
+    except KeyboardInterrupt:  # before there was anything to stop, or for the second time
+        say("stopped at once; what was saved is kept. Run the same command again to continue")
+        return 130
     complain(outcome)
     ingest_new(place)  # what the workers left
     return conclude(outcome, studies, chosen, variant)

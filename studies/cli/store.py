@@ -37,10 +37,10 @@ def stored_name(study: str, home: Path) -> str:
     except StudyError:
         if _path_like(study) or not home_exists(home):
             raise
-        from results.queries import latest_run
+        from results.queries import ANY, latest_run
 
         with opened(Home(home)) as engine:
-            if latest_run(engine, study=study) is None:
+            if latest_run(engine, study=study, variant=ANY) is None:
                 raise
         return study
 

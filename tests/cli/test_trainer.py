@@ -299,6 +299,6 @@ def test_the_example_of_the_documentation(resume: str, tmp_path: Path) -> None:
     overrides = [part for override in short for part in ("-o", override)]
     succeeds("verify", mine, *overrides, home=home)  # nothing, where nothing is promised
     succeeds("run", mine, *overrides, "--seeds", "0", "--as", "short", home=home)
-    rows = succeeds("results", "--study", mine, "--as", "short", home=home).splitlines()
+    rows = succeeds("results", "--study", "foreign", "--as", "short", home=home).splitlines()
     assert sum(",frechet_pixel," in row for row in rows) == 2
     assert sum(",loss," in row for row in rows) == 1

@@ -133,7 +133,7 @@ def test_a_worker_and_the_command_killed_at_random_moments_change_nothing(
     rng.seed(seed := rng.randrange(10**6))
     print(f"seed {seed}")
     command = Command("run", *LONG, *subject.args, home=home)
-    assert wait_for(lambda: bool(working(home)))
+    assert wait_for(lambda: command.over() or bool(working(home))) and not command.over(), command.wait()[1]
     time.sleep(rng.uniform(0, 1))
     killed = [attempt for attempt in unfinished(home) if kill_worker(attempt)]
     assert wait_for(lambda: command.over() or bool(unfinished(home) - set(killed)))
@@ -155,7 +155,8 @@ def test_a_worker_and_the_command_killed_at_random_moments_change_nothing(
 def test_what_is_cancelled_is_saved_and_what_waits_for_it_is_not_begun(subject: Subject, tmp_path: Path) -> None:
     endless = ("-o", "stages.1.epochs=20000", "--as", "endless")
     command = Command("run", MICRO, *endless, *subject.args, home=tmp_path)
-    assert wait_for(lambda: any(_logged(folder) for folder in begun(tmp_path, stop_step=200_000)))
+    endless_begun = lambda: any(_logged(folder) for folder in begun(tmp_path, stop_step=200_000))  # noqa: E731
+    assert wait_for(lambda: command.over() or endless_begun()) and not command.over(), command.wait()[1]
     assert "asked to end" in succeeds("cancel", "micro", home=tmp_path)
     status, output = command.wait()
     assert (status, "cancelled on request" in output) == (1, True), output
@@ -178,7 +179,7 @@ def _logged(attempt: Path) -> bool:
 def test_ctrl_c_saves_and_running_again_goes_on(subject: Subject, micro_long: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = Command("run", *LONG, *subject.args, home=home)
-    assert wait_for(lambda: bool(working(home)))
+    assert wait_for(lambda: command.over() or bool(working(home))) and not command.over(), command.wait()[1]
     time.sleep(0.3)
     os.killpg(command.process.pid, signal.SIGINT)
     status, output = command.wait()
