@@ -32,7 +32,7 @@ from studies.schema import ResolvedStudy
 PATH = Path(__file__).with_suffix(".json")
 SEED = 0
 
-Keys = dict[str, str]  # what has a key, in words → the key
+Keys = dict[str, str]  # what the key belongs to → the key
 Golden = dict[str, dict[str, Keys]]  # study → scale → keys
 
 
