@@ -5,8 +5,10 @@ Nothing can overlap or be cut off, because text is wrapped by its measured width
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
@@ -35,6 +37,37 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(rc)
 
 
+@lru_cache(1000)  # measuring takes half of the time that a page takes, and a study's pages say much the same
+def _wrapped(text: str, width: float, size: float, weight: str) -> tuple[str, ...]:
+    canvas: Any = FigureCanvasAgg(Figure(figsize=(1, 1), dpi=DPI))
+    font = FontProperties(size=size, weight=weight)
+    limit = 0.98 * width * DPI  # other backends set text a little wider
+    letters = int(limit / (0.55 * size * DPI / 72))  # about as many fit
+
+    def fits(line: str) -> bool:
+        return bool(canvas.get_renderer().get_text_width_height_descent(line, font, False)[0] <= limit)
+
+    lines, rest = [], " ".join(text.split())
+    while rest:
+        ends = [i for i, letter in enumerate(rest) if letter == " "] + [len(rest)]
+        end = _last_that_fits(rest, ends, letters, fits)
+        if not end:  # not even one word
+            end = _last_that_fits(rest, range(1, ends[0] + 1), letters, fits) or 1
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return tuple(lines) or ("",)
+
+
+def _last_that_fits(text: str, ends: Sequence[int], about: int, fits: Callable[[str], bool]) -> int:
+    """The last of rising ``ends`` up to which the text fits, tried from ``about`` on; 0 where none does."""
+    n = bisect_right(ends, about)
+    while n < len(ends) and fits(text[: ends[n]]):
+        n += 1
+    while n and not fits(text[: ends[n - 1]]):
+        n -= 1
+    return ends[n - 1] if n else 0
+
+
 class Page:
     """A figure of fixed width that grows downwards; lengths are in inches, ``y`` is the depth used so far."""
 
@@ -48,24 +81,7 @@ class Page:
 
     def wrap(self, text: str, width: float, size: float, weight: str = "normal") -> list[str]:
         """The text broken into lines no wider than ``width``; a longer word is broken too."""
-        font = FontProperties(size=size, weight=weight)
-        limit = 0.98 * width * DPI  # other backends set text a little wider
-
-        def fits(line: str) -> bool:
-            return bool(self.renderer.get_text_width_height_descent(line, font, False)[0] <= limit)
-
-        lines = [""]
-        for word in text.split():
-            joined = f"{lines[-1]} {word}" if lines[-1] else word
-            if fits(joined):
-                lines[-1] = joined
-                continue
-            lines.append("") if lines[-1] else None
-            for letter in word:
-                if lines[-1] and not fits(lines[-1] + letter):
-                    lines.append("")
-                lines[-1] += letter
-        return lines
+        return list(_wrapped(text, width, size, weight))
 
     def text(
         self,

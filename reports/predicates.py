@@ -59,12 +59,12 @@ def effect(sample: Sample) -> dict[str, Any]:
     t = st.paired_t(a, b, sample.claim.alpha)
     if t is not None:
         least = st.resolvable(t.sd, t.n, sample.claim.alpha)
-        out |= {"interval": t.interval, "sd": t.sd, "p": t.p, "p_sign_flip": st.sign_flip_p(d)}
+        out |= {"interval": t.interval, "sd": t.sd, "p": t.p}
         out |= {
             "resolvable": least,
             "resolvable_percent": None if least is None else percent(least, baseline),
         }
-        out |= {} if bound is None else _equivalence(a, b, bound, sample.claim.alpha)
+        out |= {"p_sign_flip": st.sign_flip_p(d)} if bound is None else _equivalence(a, b, bound, sample.claim.alpha)
     if sample.lasting is not None:
         out["speedup"] = summed_up(d, sample.lasting, sample.claim.alpha)
     return out
@@ -99,8 +99,7 @@ def page_trend(sample: Sample) -> Trend | None:
     t = st.paired_t(slopes, np.zeros_like(slopes), sample.claim.alpha)
     # one-sided p in the declared direction, from the t of the mean slope
     one_sided = None if t is None else float(stats.t.sf(sign * t.mean / (t.sd / math.sqrt(t.n)), t.n - 1))
-    tests = [st.paired_t(column, values[:, 0]) for column in values.T[1:]]
-    p = [1.0 if test is None else test.p for test in tests]
+    p = [1.0 if p is None else p for p in st.paired_p((values[:, 1:] - values[:, :1]).T.copy())]
     means = values.mean(axis=0)
     later = [
         Level(level=level, arm=arm, mean=mean, difference=mean - means[0], p=p_value, p_holm=p_holm)

@@ -12,12 +12,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pandas as pd
 
 from reports.errors import ReportError
 from reports.frames import Protocols, Reading, ends, planned_seeds
 from reports.paper import paper_column
-from reports.statistics import Array, Interval, holm, paired_t, t_band
+from reports.statistics import Array, Interval, holm, paired_p, paired_t, t_band
 from reports.versions import DECLARED, Version, shown_by_panel
 from studies.figure import Levels
 from studies.schema import ResolvedStudy
@@ -166,8 +167,9 @@ def rank(values: pd.DataFrame) -> list[Ranked]:
 
 def _adjusted(columns: Sequence[Array]) -> dict[tuple[int, int], float]:
     """Holm's p of every pair of points; a pair whose difference does not vary has none."""
-    tests = {(i, j): paired_t(columns[i], columns[j]) for i, j in itertools.combinations(range(len(columns)), 2)}
-    p = {pair: test.p for pair, test in tests.items() if test is not None}
+    pairs = list(itertools.combinations(range(len(columns)), 2))
+    tests = paired_p(np.array([columns[i] - columns[j] for i, j in pairs])) if pairs else []
+    p = {pair: p for pair, p in zip(pairs, tests, strict=True) if p is not None}
     return dict(zip(p, holm(list(p.values())), strict=True))
 
 

@@ -38,14 +38,22 @@ def degenerate(differences: Array) -> bool:
 
 
 def paired_t(a: Array, b: Array, alpha: float = 0.05) -> PairedT | None:
-    """`scipy.stats.ttest_rel` with its interval (Student 1908); None where n < 2 or nothing varies."""
+    """`scipy.stats.ttest_rel` (one sample's t of a − b) with its interval (Student 1908); None where n < 2 or nothing
+    varies."""
     d = a - b
     if len(d) < 2 or degenerate(d):
         return None
-    result = stats.ttest_rel(a, b)
+    result = stats.ttest_1samp(d, 0.0)
     low, high = result.confidence_interval(1 - alpha)
     interval = (float(low), float(high))
     return PairedT(len(d), float(d.mean()), float(d.std(ddof=1)), interval, float(result.pvalue))
+
+
+def paired_p(differences: Array) -> list[float | None]:
+    """The p of `paired_t` of every row of differences, all at once; None where that has none."""
+    varies = [len(row) > 1 and not degenerate(row) for row in differences]
+    p = iter(stats.ttest_1samp(differences[varies], 0.0, axis=1).pvalue if any(varies) else ())
+    return [float(next(p)) if one else None for one in varies]
 
 
 def equivalence_p(differences: Array, bound: float) -> float:
@@ -61,8 +69,13 @@ def equivalence_p(differences: Array, bound: float) -> float:
 def agreement(agrees: NDArray[np.bool_], confidence: float = 0.95) -> tuple[int, Interval]:
     """How many of the seeds agree, and the exact interval of their share (Clopper, Pearson 1934)."""
     k = int(agrees.sum())
-    interval = stats.binomtest(k, len(agrees)).proportion_ci(confidence)
-    return k, (float(interval.low), float(interval.high))
+    return k, _interval_of_share(k, len(agrees), confidence)
+
+
+@cache
+def _interval_of_share(k: int, n: int, confidence: float) -> Interval:
+    interval = stats.binomtest(k, n).proportion_ci(confidence)
+    return float(interval.low), float(interval.high)
 
 
 def sign_flip_p(differences: Array) -> float | None:

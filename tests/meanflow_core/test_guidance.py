@@ -311,18 +311,18 @@ def trained() -> Trainer:
     d = dynamics(
         network={"name": "mlp", "width": 32, "depth": 2, "max_frequency": 2},
         data=SMALL,
-        batch_size=512,
+        batch_size=1024,
         fm_ratio=0.5,
         label_dropout=0.3,
-        ema_decay=0.99,
-        optimiser={"name": "adam", "lr": 5e-3},
+        ema_decay=0.98,
+        optimiser={"name": "adam", "lr": 1e-2},
         objective={"name": "meanflow", "adaptive_p": 0},
         time_sampler="uniform",
         guidance=STRONG,
     )
     torch.set_num_threads(1)
     trainer = Trainer(d, seed=0)
-    for _ in range(400):
+    for _ in range(200):
         trainer.advance()
     with torch.no_grad():
         for p, average in zip(trainer.network.parameters(), trainer.ema, strict=True):

@@ -16,7 +16,7 @@ def texts(figure: Drawing) -> str:
 def assert_nothing_cut_or_overlapping(figure: Drawing) -> None:
     """Every text lies on the page, and no line of text touches another or the axes."""
     canvas = FigureCanvasAgg(figure.figure)
-    canvas.draw()
+    figure.figure.draw_without_rendering()  # puts everything in its place
     renderer = canvas.get_renderer()
     page = figure.figure.bbox
     lines = [t.get_window_extent(renderer) for t in figure.figure.texts]

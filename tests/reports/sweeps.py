@@ -10,7 +10,7 @@ import numpy as np
 from studies.arms import Arm, Point
 from studies.loader import load_source, resolve
 
-from .synthetic import Case, measured, noisy
+from .synthetic import Case, kept, measured, noisy
 
 SWEEP = Path(__file__).parent.parent / "assets" / "sweep.yaml"
 LIKE_TABLE_4 = (
@@ -21,6 +21,7 @@ LIKE_TABLE_4 = (
 )  # fmt: skip
 
 
+@kept
 def tiny_sweep(
     seeds: Sequence[int] = range(6), overrides: Sequence[str] = (), noise: float = 0.02, best: float = 0.002
 ) -> Case:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,22 @@ from studies.schema import ResolvedStudy
 Value = Callable[[int, int, int, str], float]  # seed, epochs of v, epochs of u, metric
 Protocols = dict[str, dict[str, Any]]
 Case = tuple[ResolvedStudy, pd.DataFrame, Protocols]
+
+
+def kept(make: Callable[..., Case]) -> Callable[..., Case]:
+    """Made once for equal arguments; every caller gets a frame and protocols of its own, to be changed."""
+
+    @lru_cache(12)
+    def made(args: tuple[Hashable, ...], named: tuple[tuple[str, Hashable], ...]) -> Case:
+        return make(*args, **dict(named))
+
+    @wraps(make)
+    def copied(*args: Any, **named: Any) -> Case:
+        fixed = (tuple(arg) if isinstance(arg, list) else arg for arg in args)
+        study, frame, protocols = made(tuple(fixed), tuple(named.items()))
+        return study, frame.copy(), dict(protocols)
+
+    return copied
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,7 @@ def plausible(effect: float = 0.012, noise: float = 0.06) -> Value:
     return value
 
 
+@kept
 def v_then_u(seeds: Sequence[int] = range(12), effect: float = 0.012, scale: str = "cpu") -> Case:
     """Figure 2 with the effect of `plausible`."""
     resolved = study(scale, list(seeds))
@@ -109,6 +127,7 @@ def noisy(arm: Arm, point: Point, size: float) -> float:
     return float(np.exp(size * (common + own)))
 
 
+@kept
 def gap_restriction(seeds: Sequence[int] = range(6), scale: str = "truth") -> Case:
     """Figure 4 as the paper has it, with true errors that say the opposite of [0.3, 0.5]."""
     resolved = study(scale, seeds, "obs_gap_restriction")
@@ -128,6 +147,7 @@ def gap_restriction(seeds: Sequence[int] = range(6), scale: str = "truth") -> Ca
     return resolved, *measured(resolved, value)
 
 
+@kept
 def task_affinity(seeds: Sequence[int] = range(4), scale: str = "truth") -> Case:
     """Figure 5 as the paper has it: affinities that fall with the gap, the less so the better the start."""
     resolved = study(scale, seeds, "obs_task_affinity")
@@ -143,6 +163,7 @@ def task_affinity(seeds: Sequence[int] = range(4), scale: str = "truth") -> Case
     return resolved, *measured(resolved, value)
 
 
+@kept
 def corruption(seeds: Sequence[int] = range(4), scale: str = "cpu") -> Case:
     """Figure 3 as the paper has it: the more noise, the worse."""
     resolved = study(scale, seeds, "obs_v_corruption")

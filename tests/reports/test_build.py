@@ -21,7 +21,6 @@ from results.ingest import ingest
 from results.layout import Home
 from results.store import open_store
 
-from .quick import save_quickly
 from .stored import write_home
 from .synthetic import Case, FakeRun, corruption, draw_case, gap_restriction, layer_rows, task_affinity
 from .synthetic import v_then_u as case
@@ -49,11 +48,6 @@ class Store:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    save_quickly(monkeypatch)
 
 
 ENGINE: Any = None

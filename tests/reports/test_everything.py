@@ -37,11 +37,6 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    save_quickly(monkeypatch)
-
-
 def pictures() -> Case:
     """A user's study that shows pictures."""
     resolved = resolve(load_source(str(PICTURES)), "cpu")
@@ -94,7 +89,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="module")
 def made(full: Home, tmp_path_factory: pytest.TempPathFactory) -> EverythingReport:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        save_quickly(monkeypatch)
+        save_quickly(monkeypatch, drawn=())
         return everything(full, tmp_path_factory.mktemp("all") / "out")
 
 
@@ -151,7 +146,7 @@ def test_what_is_missing_is_named_with_what_makes_it(made: EverythingReport) -> 
     assert named == {element.name for element in ELEMENTS} - {"Figure 2", "Figure 4"}
 
 
-def test_one_that_fails_leaves_the_rest(home: Home, tmp_path: Path, quick: None) -> None:
+def test_one_that_fails_leaves_the_rest(home: Home, tmp_path: Path) -> None:
     write_home(home, pictures(), command=MINE)
     spoilt = write_pictures(home, pictures())[0]
     spoilt.write_bytes(b"")
@@ -162,8 +157,11 @@ def test_one_that_fails_leaves_the_rest(home: Home, tmp_path: Path, quick: None)
     assert [path.name for path in report.files] == ["index.md", "pictures_cpu_results.csv"]
 
 
-def test_a_users_study_takes_no_place_of_the_papers(home: Home, tmp_path: Path) -> None:
+def test_a_users_study_takes_no_place_of_the_papers(
+    home: Home, tmp_path: Path, real_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that extends a built-in study inherits its figure's number. And equal stores give equal files."""
+    save_quickly(monkeypatch, drawn=["svg"])
     resolved, frame, protocols = corruption(range(1))
     mine = resolved.model_copy(update={"study": "mine"})
     write_home(home, (mine, frame.assign(study="mine"), protocols))
@@ -174,7 +172,7 @@ def test_a_users_study_takes_no_place_of_the_papers(home: Home, tmp_path: Path) 
         assert one.read_bytes() == other.read_bytes(), one
 
 
-def test_one_scale(home: Home, tmp_path: Path, quick: None) -> None:
+def test_one_scale(home: Home, tmp_path: Path) -> None:
     write_home(home, pictures())
     write_pictures(home, pictures())
     empty = corruption(range(1), "smoke")
@@ -210,7 +208,6 @@ def test_from_the_command_line(
     said = succeeds("report", "--all", "--out", out, home=home.root)
     assert "missing: Figure 2 of the paper: run `study run obs_v_then_u`" in said
     assert said.endswith(f"wrote 6 files; they begin with {out / 'index.md'}\n")
-    save_quickly(monkeypatch)
     report_all = ["report", "--all", "--home", home.root]
     status, printed, _ = here(monkeypatch, capsys, *report_all, "--out", out, "--json")
     record = json.loads(printed)
@@ -224,7 +221,7 @@ def test_from_the_command_line(
     assert not (tmp_path / "none").exists()
 
 
-def test_tables_rankings_and_figures_split_by_the_paper(home: Home, tmp_path: Path, quick: None) -> None:
+def test_tables_rankings_and_figures_split_by_the_paper(home: Home, tmp_path: Path) -> None:
     for number, name in enumerate(("k_schedule", "convergence")):
         resolved = resolve(load_source(name), "smoke", (), [0])
         case = (resolved, *measured(resolved, lambda arm, point: 3.0 * noisy(arm, point, 0.3)))

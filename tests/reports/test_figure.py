@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 
 from reports import words
@@ -14,7 +15,7 @@ from reports.drawing import Drawing
 from reports.errors import NothingToReport, ReportError
 from reports.files import save_figure
 from reports.frames import Reading
-from reports.page import Page
+from reports.page import DPI, Page
 
 from .pictures import assert_nothing_cut_or_overlapping, texts
 from .synthetic import corruption, draw_case
@@ -25,7 +26,7 @@ def drawing(seeds: int = 4, scale: str = "cpu") -> Drawing:
     return draw_case(*case(range(seeds), scale=scale))
 
 
-def test_files(tmp_path: Path) -> None:
+def test_files(tmp_path: Path, real_files: None) -> None:
     drawn = drawing()
     files = save_figure(drawn, tmp_path / "new", "fig")
     assert [f.name for f in files] == ["fig.png", "fig.pdf", "fig.svg", "fig.csv"]
@@ -53,7 +54,7 @@ def test_csv_is_what_is_drawn() -> None:
     assert {len(c.get_segments()) for c in drawn.figure.axes[1].collections if hasattr(c, "get_segments")} == {3}
 
 
-def test_equal_drawings_give_equal_bytes(tmp_path: Path) -> None:
+def test_equal_drawings_give_equal_bytes(tmp_path: Path, real_files: None) -> None:
     first = save_figure(drawing(), tmp_path / "a", "fig")
     with mpl.rc_context({"font.size": 10.0, "svg.hashsalt": None}):
         second = save_figure(drawing(), tmp_path / "b", "fig")
@@ -185,5 +186,27 @@ def test_metric_words(metric: str, nfe: int, solver: str, said: str) -> None:
 def test_ranges_and_wrapping() -> None:
     assert words.ranges([7, 0, 1, 2, 3]) == "0–3, 7"
     assert Page(4).wrap("a b c", 3, 8) == ["a b c"]
+    assert Page(4).wrap("", 3, 8) == [""]
     lines = Page(4).wrap("x" * 200 + " y", 1, 8)
     assert len(lines) > 5 and "".join(lines).replace(" ", "") == "x" * 200 + "y"
+
+
+def test_lines_hold_as_much_as_fits() -> None:
+    """Against a loop over words, and over the letters of one that is longer than a line."""
+    text = "of narrow illi and WIDE MWMW words, " * 8 + "x^$_" * 60 + " and the rest" * 5
+    font = FontProperties(size=8)
+
+    def fits(line: str) -> bool:
+        return bool(Page(4).renderer.get_text_width_height_descent(line, font, False)[0] <= 0.98 * 2 * DPI)
+
+    expected = [""]
+    for word in text.split():
+        if fits(joined := f"{expected[-1]} {word}".strip()):
+            expected[-1] = joined
+            continue
+        expected.append("")
+        for letter in word:
+            if not fits(expected[-1] + letter):
+                expected.append("")
+            expected[-1] += letter
+    assert Page(4).wrap(text, 2, 8) == expected

@@ -24,6 +24,7 @@ from studies.loader import load_source, resolve
 from tests.homes import succeeds
 
 from .pictures import assert_nothing_cut_or_overlapping, texts
+from .quick import save_quickly
 from .synthetic import FakeRun, measured
 
 STUDY = Path(__file__).parent.parent / "assets" / "pictures.yaml"
@@ -67,7 +68,7 @@ def test_block() -> None:
         block(pictures, 2, 4)
 
 
-def test_rows_are_arms_and_columns_epochs(tmp_path: Path) -> None:
+def test_rows_are_arms_and_columns_epochs(tmp_path: Path, real_files: None) -> None:
     subject = made(tmp_path)
     drawing = draw(subject)
     assert_nothing_cut_or_overlapping(drawing)
@@ -164,8 +165,9 @@ def test_other_metrics_show_no_pictures(tmp_path: Path) -> None:
     assert len(images_of(draw(replace(subject, version=Version("other", "images"))))) == 8
 
 
-def test_from_a_real_run(tmp_path: Path) -> None:
+def test_from_a_real_run(tmp_path: Path, real_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line, end to end: the latents' own picture at epoch 0 is the same for all arms of a seed."""
+    save_quickly(monkeypatch)
     home = Home(tmp_path / "home")
     succeeds("run", STUDY, home=home.root)
     out = tmp_path / "out"

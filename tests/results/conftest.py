@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +162,33 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
     admin.dispose()
 
 
+@cache
+def _empty_store() -> bytes:
+    """A SQLite file as `open_store` makes it, with all migrations, which take longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "store.sqlite"
+        open_store(f"sqlite:///{path}").dispose()
+        return path.read_bytes()
+
+
+def sqlite_store(path: Path) -> Engine:
+    """Opens the store in a file, which is made where it is missing: a copy of one that was made before."""
+    if not path.exists():
+        path.write_bytes(_empty_store())
+    return open_store(f"sqlite:///{path}")
+
+
 @pytest.fixture
 def new_store(new_url: Callable[[], str]) -> Iterator[Callable[[], Engine]]:
     """Opens empty stores."""
     engines: list[Engine] = []
 
     def new() -> Engine:
-        engines.append(open_store(new_url()))
+        url = make_url(new_url())
+        in_file = url.get_backend_name() == "sqlite"
+        engines.append(
+            sqlite_store(Path(str(url.database))) if in_file else open_store(url.render_as_string(hide_password=False))
+        )
         return engines[-1]
 
     yield new

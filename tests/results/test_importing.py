@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,8 +22,7 @@ from results.dump import canonical_dump
 from results.importing import Imported, take
 from results.ingest import ingest
 from results.layout import Home, TrajectoryDir
-from results.store import open_store
-from tests.results.conftest import HomeBuilder
+from tests.results.conftest import HomeBuilder, sqlite_store
 from tests.results.test_bundle import alone, bundle, files, origin, written
 
 __all__ = ["bundle", "origin"]
@@ -29,11 +30,12 @@ __all__ = ["bundle", "origin"]
 
 def dump(home: Home) -> list[str]:
     """What a fresh store makes of a home."""
-    engine = open_store("sqlite://")
-    ingest(engine, home)
-    lines = list(canonical_dump(engine))
-    engine.dispose()
-    return lines
+    with tempfile.TemporaryDirectory() as folder:
+        engine = sqlite_store(Path(folder) / "store.sqlite")
+        ingest(engine, home)
+        lines = list(canonical_dump(engine))
+        engine.dispose()
+        return lines
 
 
 def numbers(home: Home, trajectory: str) -> dict[int, dict[str, Any]]:
@@ -187,7 +189,8 @@ def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_killed_at_any_moment_the_home_works_and_importing_again_completes_it(
     bundle: Path, origin: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "open_store", lambda url: open_store("sqlite://"))  # the trial, in memory: faster
+    trials = (tmp_path / f"trial{i}.sqlite" for i in itertools.count())  # copies of a store made once: faster
+    monkeypatch.setattr(importing, "open_store", lambda url: sqlite_store(next(trials)))
     mine = HomeBuilder(tmp_path / "mine")
     mine.trajectory("t0")
     mine.attempt("t0", 1, [mine.evaluation_line("t0", 20, value=1.5)])

@@ -26,6 +26,7 @@ from results.models import Arm, Evaluation, Metric, Point, Run, Source
 from results.queries import attempts, training_metrics
 from results.rebuild import rebuild
 from results.store import StoreError, open_store, reading, writing
+from tests.results.conftest import sqlite_store
 
 
 def dump(engine: Engine) -> list[str]:
@@ -105,12 +106,12 @@ def test_order_of_ingest_does_not_matter(builder, data: st.DataObject) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists() or path.stat().st_size < len(pieces[i][1]):
                 path.write_bytes(pieces[i][1])
-            engine = open_store(f"sqlite:///{root / 'store.sqlite'}")
+            engine = sqlite_store(root / "store.sqlite")
             ingest(engine, local.home)
             engine.dispose()
-        at_once = open_store(f"sqlite:///{root / 'other.sqlite'}")
+        at_once = sqlite_store(root / "other.sqlite")
         ingest(at_once, local.home)
-        engine = open_store(f"sqlite:///{root / 'store.sqlite'}")
+        engine = sqlite_store(root / "store.sqlite")
         assert everything(engine) == everything(at_once)
         engine.dispose()
         at_once.dispose()
@@ -141,7 +142,7 @@ def test_line_cut_off_anywhere(builder, cut: int, chunk: int, where: str) -> Non
         whole = path.read_bytes()
         cut %= len(whole) + 1
         path.write_bytes(whole[:cut])
-        engine = open_store(f"sqlite:///{root / 'store.sqlite'}")
+        engine = sqlite_store(root / "store.sqlite")
         report = ingest(engine, local.home)
         lines = whole[:cut].count(b"\n")
         read = report.metrics // 2 + report.evaluations if where == "metrics" else report.verdicts
@@ -149,7 +150,7 @@ def test_line_cut_off_anywhere(builder, cut: int, chunk: int, where: str) -> Non
         assert ingest(engine, local.home) == IngestReport()
         path.write_bytes(whole)
         ingest(engine, local.home)
-        at_once = open_store(f"sqlite:///{root / 'other.sqlite'}")
+        at_once = sqlite_store(root / "other.sqlite")
         ingest(at_once, local.home)
         assert everything(engine) == everything(at_once)
         engine.dispose()

@@ -22,7 +22,7 @@ from studies.errors import StudyError
 from studies.notebook import OpenHome, open_home
 from tests.homes import TINY, study, succeeds
 
-pytestmark = pytest.mark.slow  # every test starts commands that train
+pytestmark = pytest.mark.slow  # whole commands that train
 
 
 @pytest.fixture(scope="module")

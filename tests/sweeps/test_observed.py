@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ SMALL = (
 )
 
 
+@cache
 def session(*overrides: str) -> Session:
     primary = "primary=frechet_pixel" if BLIND in overrides else "primary=task_affinity[0.7,0.9]"
     return open_session([resolve(load_source("obs_task_affinity"), "smoke", (*SMALL, primary, *overrides))])
@@ -71,6 +74,19 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return home
 
 
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The same, trained with nothing that looks."""
+    home = Home(tmp_path_factory.mktemp("blind"))
+    train(home, session(BLIND))
+    return home
+
+
+@pytest.fixture
+def blind_copy(blind: Home, tmp_path: Path) -> Home:
+    return Home(Path(shutil.copytree(blind.root, tmp_path / "copy")))
+
+
 def test_every_point_is_recorded_once_with_its_layers(observed: Home) -> None:
     found = lines(observed, "evaluation")
     assert len(found) == len(recorded(observed)) == 3 * 4 * len(GAPS)  # three starts, four probes
@@ -85,9 +101,7 @@ def test_every_point_is_recorded_once_with_its_layers(observed: Home) -> None:
     assert {name.split("/")[1] for line in details for name in line} == {line["protocol"] for line in found}
 
 
-def test_training_is_not_changed_by_one_bit(observed: Home, tmp_path: Path) -> None:
-    blind = Home(tmp_path)
-    train(blind, session(BLIND))
+def test_training_is_not_changed_by_one_bit(observed: Home, blind: Home) -> None:
     assert tensors(blind.root) == tensors(observed.root)
 
 
@@ -105,9 +119,8 @@ def test_stopped_and_continued_it_records_the_same(observed: Home, tmp_path: Pat
     assert end and end.items() <= tensors(home.root).items()
 
 
-def test_what_was_trained_unobserved_is_observed_afterwards(observed: Home, tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    train(home, session(BLIND))
+def test_what_was_trained_unobserved_is_observed_afterwards(observed: Home, blind_copy: Home) -> None:
+    home = blind_copy
     before = tensors(home.root)
     jobs = train(home, session(MEASURE))
     assert {job.trajectory for job in jobs} == {job.trajectory for job in jobs if job.evaluations}
@@ -117,9 +130,8 @@ def test_what_was_trained_unobserved_is_observed_afterwards(observed: Home, tmp_
     assert train(home, session(MEASURE)) == []
 
 
-def test_a_probe_at_a_checkpoint_costs_no_training(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    train(home, session(BLIND))
+def test_a_probe_at_a_checkpoint_costs_no_training(blind_copy: Home) -> None:
+    home = blind_copy
     at_the_end = MEASURE.replace("every_epochs: 10, from_epoch: 10, ", "")
     jobs = train(home, session(at_the_end))
     assert len(recorded(home)) == 3 * len(GAPS)

@@ -7,7 +7,10 @@ import json
 import subprocess
 import sys
 import tarfile
+from base64 import b64decode
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,11 +33,12 @@ def git(folder: Path, *args: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout of our source, committed, with one file modified and some untracked."""
+    """A checkout of our source, committed, with one file modified and some untracked. Times are kept, so that what
+    was compiled before counts."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for package in ("meanflow_core", "results", "studies", "sweeps", "reports"):
-        subprocess.run(["cp", "-r", str(ROOT / package), str(folder)], check=True)
+        subprocess.run(["cp", "-rp", str(ROOT / package), str(folder)], check=True)
     (folder / ".gitignore").write_text("__pycache__/\n/ignored.py\n")
     git(folder, "init", "-q")
     git(folder, "add", ".")
@@ -58,19 +62,29 @@ def run_in(checkout: Path, code: str, *args: str, **env: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("settings", ["plain", "awkward settings", "another repository's environment"])
-def test_the_snapshot_of_a_run_restores_its_source(settings: str, checkout: Path, tmp_path: Path) -> None:
-    env = {}
-    if settings == "awkward settings":
-        for key, value in {"color.ui": "always", "diff.noprefix": "true", "diff.external": "false"}.items():
-            git(checkout, "config", key, value)
-    elif settings != "plain":
-        env = {"GIT_DIR": str(tmp_path / "elsewhere")}
+def assert_restores(record: dict[str, Any], files: Mapping[str, bytes], checkout: Path, again: Path) -> None:
+    """A clone of the checkout's commit with these files added is the checkout."""
+    assert record["commit"] == git(checkout, "rev-parse", "HEAD").strip()
+    assert record["dirty"] is True
+    assert set(record["untracked_left_out"]) == {"weights.bin", "link.py"}
+    git(checkout.parent, "clone", "-q", str(checkout), str(again))
+    patch = checkout.parent / "source.patch"
+    patch.write_bytes(files["source.patch"])
+    git(again, "apply", str(patch))
+    assert (again / "studies" / "errors.py").read_text() == (checkout / "studies" / "errors.py").read_text()
+    with tarfile.open(fileobj=io.BytesIO(files["untracked.tar.gz"])) as tar:
+        assert set(tar.getnames()) == {"mine.py", "studies/größe.yaml"}
+        member = tar.extractfile("mine.py")
+        assert isinstance(member, io.BufferedReader)
+        assert member.read() == b"MINE = 1\n"
+
+
+def test_a_run_keeps_what_restores_its_source(checkout: Path, tmp_path: Path) -> None:
     main = "import sys; from studies.cli import main; sys.argv[0] = 'study'; main()"
     home = tmp_path / "home"
     settings = ("stages.0.epochs=0", "stages.1.epochs=1", "steps_per_epoch=1", "controls={}")
     one_step = (*(part for setting in settings for part in ("-o", setting)), "--workers", "1", "--as", "one_step")
-    out = run_in(checkout, main, "run", str(TINY), *one_step, "--home", str(home), **env)
+    out = run_in(checkout, main, "run", str(TINY), *one_step, "--home", str(home))
     assert "to do: 1 segments" in out
     (run,) = (home / "runs").iterdir()
     record = json.loads((run / "run.json").read_text())
@@ -78,21 +92,22 @@ def test_the_snapshot_of_a_run_restores_its_source(settings: str, checkout: Path
     assert record["config"]["panels"].keys() == {"left", "right"}
     assert record["variant"] == "one_step"
     provenance = record["provenance"]
-    assert provenance["commit"] == git(checkout, "rev-parse", "HEAD").strip()
-    assert provenance["dirty"] is True
-    assert set(provenance["untracked_left_out"]) == {"weights.bin", "link.py"}
     assert provenance["packages"]["torch"]
     assert provenance["machine"].keys() >= {"host", "system", "architecture", "cores", "memory_gib", "python"}
+    files = {name: (run / name).read_bytes() for name in ("source.patch", "untracked.tar.gz")}
+    assert_restores(provenance, files, checkout, tmp_path / "again")
 
-    again = tmp_path / "again"
-    git(tmp_path, "clone", "-q", str(checkout), str(again))
-    git(again, "apply", str(run / "source.patch"))
-    assert (again / "studies" / "errors.py").read_text() == (checkout / "studies" / "errors.py").read_text()
-    with tarfile.open(run / "untracked.tar.gz") as tar:
-        assert set(tar.getnames()) == {"mine.py", "studies/größe.yaml"}
-        member = tar.extractfile("mine.py")
-        assert isinstance(member, io.BufferedReader)
-        assert member.read() == b"MINE = 1\n"
+
+@pytest.mark.parametrize("settings", ["awkward settings", "another repository's environment"])
+def test_the_snapshot_restores_the_source_whatever_git_is_told(settings: str, checkout: Path, tmp_path: Path) -> None:
+    env = {}
+    if settings == "awkward settings":
+        for key, value in {"color.ui": "always", "diff.noprefix": "true", "diff.external": "false"}.items():
+            git(checkout, "config", key, value)
+    else:
+        env = {"GIT_DIR": str(tmp_path / "elsewhere")}
+    record, files = json.loads(run_in(checkout, COLLECT, **env))
+    assert_restores(record, {name: b64decode(given) for name, given in files.items()}, checkout, tmp_path / "again")
 
 
 def test_a_clean_checkout_needs_no_files(checkout: Path) -> None:
