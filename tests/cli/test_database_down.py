@@ -29,7 +29,8 @@ class Server:
         self.url = f"postgresql://study@127.0.0.1:{self.port}/postgres"
         self.process: subprocess.Popen[bytes] | None = None
         data = ["-D", str(folder / "data")]
-        subprocess.run(self.command("initdb", *data, "-U", "study", "--auth=trust", "--no-sync"), check=True,
+        subprocess.run(self.command("initdb", *data, "-U", "study", "--auth=trust", "--no-sync",
+                                    "--encoding=UTF8", "--locale=C"), check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
 
     def command(self, program: str, *args: str) -> list[str]:

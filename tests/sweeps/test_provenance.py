@@ -83,7 +83,7 @@ def test_a_run_keeps_what_restores_its_source(checkout: Path, tmp_path: Path) ->
     main = "import sys; from studies.cli import main; sys.argv[0] = 'study'; main()"
     home = tmp_path / "home"
     settings = ("stages.0.epochs=0", "stages.1.epochs=1", "steps_per_epoch=1", "controls={}")
-    one_step = (*(part for setting in settings for part in ("-o", setting)), "--workers", "1", "--as", "one_step")
+    one_step = (*(part for setting in settings for part in ("-o", setting)), "--backend", "inline", "--as", "one_step")
     out = run_in(checkout, main, "run", str(TINY), *one_step, "--home", str(home))
     assert "to do: 1 segments" in out
     (run,) = (home / "runs").iterdir()
