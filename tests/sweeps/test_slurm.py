@@ -117,6 +117,7 @@ def test_a_study_ends_as_it_does_here_and_its_jobs_outlive_the_command(
     assert not slurm.queue()
 
 
+@pytest.mark.stress
 def test_a_job_that_is_requeued_warned_or_preempted_by_one_of_more_weight_ends_bitwise_the_same(
     slurm: SlurmCluster, home: Home, tmp_path: Path
 ) -> None:
