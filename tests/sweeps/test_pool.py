@@ -21,6 +21,8 @@ from sweeps.pool import Pool, _death
 from sweeps.session import open_session
 from tests.homes import PATIENCE_S, TINY, wait_for
 
+pytestmark = pytest.mark.slow  # processes of their own
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:

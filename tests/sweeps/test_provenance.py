@@ -16,6 +16,8 @@ import pytest
 
 from tests.homes import TINY, environment
 
+pytestmark = pytest.mark.slow  # processes of their own
+
 ROOT = Path(__file__).resolve().parents[2]
 COLLECT = (
     "import json, sys, base64; from sweeps.provenance import collect; p = collect();"
