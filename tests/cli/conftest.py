@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.homes import copy, long, micro, micro_long, tiny
+from tests.homes import copy, micro, micro_long, tiny
 from tests.reports.quick import save_quickly
 
-__all__ = ["copy", "long", "micro", "micro_long", "tiny"]
+__all__ = ["copy", "micro", "micro_long", "tiny"]
 
 
 @pytest.fixture(autouse=True)
