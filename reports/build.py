@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.errors import NothingToReport
-from reports.ledger import read_verdicts, record_verdicts
+from reports.ledger import new_lines, read_verdicts, record_verdicts
 from reports.stored import Stored, load, run_command
 from reports.verdicts import Verdict, flags
+from results.owner import is_writable
 from studies.figure import Bars
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def build_claims(
     record: bool = True,
     asked: str | None = None,
 ) -> ClaimsReport:
-    """Judge a study's claims from what is stored; with ``record`` append new verdicts to the home's verdicts.
+    """Judge a study's claims from what is stored; with ``record`` append new verdicts to the home's, or
+    flag that they are not recorded where it is read-only.
 
     Raises: NothingToReport where there is no run or no point is measured; ReportError.
     """
@@ -181,8 +183,12 @@ def build_claims(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         paper_run=paper.run if paper else None,
     )
-    previous = record_verdicts(home.verdicts, verdicts) if record else read_verdicts(home.verdicts)
-    return ClaimsReport(verdicts, flags(previous, verdicts), stored.run, stored.chosen)
+    recording = record and is_writable(home)
+    previous = record_verdicts(home.verdicts, verdicts) if recording else read_verdicts(home.verdicts)
+    flagged = flags(previous, verdicts)
+    if record and not recording and new_lines(previous, verdicts):
+        flagged.append(f"not recorded: {home.root} is read-only")
+    return ClaimsReport(verdicts, flagged, stored.run, stored.chosen)
 
 
 def build_implications(
@@ -212,5 +218,5 @@ def build_implications(
     verdicts = {study: report.verdicts for study, report in found.items()}
     sums = [sum_up(one, chosen, verdicts) for one in implications]
     said = f"scale '{chosen}'" + ("" if scale else ", that of the latest run; no scale was given")
-    flagged = [flag for report in found.values() for flag in report.flags]
+    flagged = list(dict.fromkeys(flag for report in found.values() for flag in report.flags))
     return ImplicationsReport(sums, flagged, chosen, said)

@@ -31,20 +31,20 @@ def record_verdicts(path: Path, verdicts: Sequence[Verdict]) -> list[dict[str, A
     """Append each verdict that differs in substance from the last recorded one on the same claim; returns what had
     been recorded before. Several processes may do so at once."""
     previous = read_verdicts(path)
-    if not _new_lines(previous, verdicts):
+    if not new_lines(previous, verdicts):
         return previous
     previous = []
 
     def new(content: bytes) -> str:
         previous.extend(_parse(content, path))  # again: another may have appended meanwhile
-        return "".join(_new_lines(previous, verdicts))
+        return "".join(new_lines(previous, verdicts))
 
     append_lines(path, new)
     return previous
 
 
-def _new_lines(previous: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -> list[str]:
-    """The lines that have to be appended."""
+def new_lines(previous: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -> list[str]:
+    """The lines that have to be appended for these verdicts."""
     lines = []
     for verdict in verdicts:
         line = json.loads(json.dumps(verdict.to_json()))

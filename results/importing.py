@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
+
 from results.appending import append_lines
 from results.bundle import RECORDS, Manifest, refused
 from results.bundledcode import check_code, code_brought
@@ -72,7 +74,7 @@ def take(bundle: Path, home: Home, alone: Alone, trust_code: bool = False) -> tu
 def check(bundle: Path, staged: Home, home: Home) -> None:
     """Refuse what the store could not hold, or what contradicts the home. Raises: BundleError."""
     try:
-        engine = open_store(f"sqlite:///{staged.root / '.trial.sqlite'}")
+        engine = open_store(URL.create("sqlite", database=str(staged.root / ".trial.sqlite")))
         try:
             ingest(engine, staged)
         finally:

@@ -32,6 +32,7 @@ from results.files import (
     read_whole_lines,
 )
 from results.layout import Home, TrajectoryDir
+from results.owner import claim
 from results.rows import Row
 from results.store import StoreError, reading, writing
 
@@ -55,9 +56,10 @@ def ingest(engine: Engine, home: Home, only: Collection[str] | None = None) -> I
     """Reads the files of a home that are new, have grown or have changed since the last time; of trajectories,
     ``only`` these, where they are given.
 
-    A store holds one home. Raises `StoreError` naming file and line where one is malformed or of a foreign
-    format, after all else has been stored.
+    Raises `StoreError` where the store is another home's, and, naming file and line, where one is malformed or of a
+    foreign format, after all else has been stored.
     """
+    claim(engine, home)
     with reading(engine) as connection:
         known = _marks(connection)
     work = Ingest(home, lambda: writing(engine), known)

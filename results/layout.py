@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 FORMAT = 1
 
@@ -77,9 +81,21 @@ class Home:
     root: Path
 
     @property
-    def store_url(self) -> str:
-        """``$STUDY_STORE`` (a SQLAlchemy URL) or the SQLite file in this home."""
-        return os.environ.get("STUDY_STORE") or f"sqlite:///{self.root / 'store.sqlite'}"
+    def store_url(self) -> URL:
+        """Where the home's store is (`results.owner.store_url`). Raises: StoreError."""
+        from results.owner import store_url
+
+        return store_url(self)
+
+    @property
+    def ident(self) -> Path:
+        """The home's id, by which a store knows whose it is."""
+        return self.root / "home.json"
+
+    @property
+    def store(self) -> Path:
+        """The SQLite file, unless the store lies elsewhere."""
+        return self.root / "store.sqlite"
 
     @property
     def runs(self) -> Path:

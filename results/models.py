@@ -71,6 +71,14 @@ class Base(DeclarativeBase):
     }
 
 
+class Owner(Base):
+    """The id of the home whose results the store holds (`results.owner`): one row, or none yet."""
+
+    __tablename__ = "owner"
+
+    home: Mapped[str] = mapped_column(primary_key=True)
+
+
 class Source(Base):
     """How far one file of the home has been read; ``mtime_ns`` 0 means: look again whatever its size."""
 

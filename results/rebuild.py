@@ -10,51 +10,87 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, delete
+from sqlalchemy import URL, Connection, delete, inspect
 
 from results.ingest import Ingest, IngestReport
 from results.layout import Home
 from results.models import Base
+from results.owner import OwnerError, check_owner, home_id, is_own_file, note_owner
 from results.store import (
     BUSY_SECONDS,
+    VERSION_TABLE,
     StoreError,
     explain,
     explained,
     open_store,
     parse_url,
+    reading,
     sqlite_file,
     writing,
 )
 
 
-def rebuild(engine_url: str, home: Home) -> IngestReport:
+def rebuild(store: str | URL, home: Home, *, replace: bool = False) -> IngestReport:
     """Replaces the store by one read from the home's files alone, also where the old one is damaged or newer.
 
-    Other processes see the old store or the new one, nothing between. Raises `StoreError` as `open_store` and
-    `ingest` do; after malformed files the new store holds all that could be read.
+    Other processes see the old store or the new one, nothing between. A store outside of the home is only replaced
+    where it is known to be this home's, unless ``replace``. Raises `StoreError` as `open_store` and `ingest` do; after
+    malformed files the new store holds all that could be read.
     """
-    url = parse_url(engine_url)
+    url = parse_url(store)
     if url.get_backend_name() == "postgresql":
-        work = _in_place(engine_url, home)
+        work = _in_place(url, home, replace)
     elif (file := sqlite_file(url)) is not None:
-        work = _beside(url, file, home)
+        work = _beside(url, file, home, sure=replace or is_own_file(url, home) or not file.exists())
     else:
         raise StoreError("A store in memory cannot be rebuilt; open it again instead.")
     work.raise_problems()
     return work.report
 
 
-def _in_place(url: str, home: Home) -> Ingest:
+def _in_place(url: URL, home: Home, replace: bool) -> Ingest:
     engine = open_store(url)
     try:
         with writing(engine) as connection:
+            if not replace:
+                check_owner(connection, home)
             for table in reversed(Base.metadata.sorted_tables):
                 connection.execute(delete(table))
+            _note(connection, home)
             work = Ingest(home, lambda: _savepoint(connection), {})
             work.everything()
     finally:
         engine.dispose()
     return work
+
+
+def _note(connection: Connection, home: Home) -> None:
+    if ident := home_id(home):
+        note_owner(connection, ident)
+
+
+def _check_file(url: URL, home: Home) -> None:
+    """Raises: StoreError where a SQLite file is another home's, or no store at all."""
+    try:
+        engine = open_store(url)
+        try:
+            with reading(engine) as connection:
+                foreign = set(inspect(connection).get_table_names()) - {*Base.metadata.tables, VERSION_TABLE}
+                if foreign:
+                    raise OwnerError(
+                        f"The database {url.render_as_string()} has tables that are not the store's "
+                        f"({', '.join(sorted(foreign)[:3])}), which would be lost. Set STUDY_STORE to another file."
+                    )
+                check_owner(connection, home)
+        finally:
+            engine.dispose()
+    except OwnerError:
+        raise
+    except StoreError as error:
+        raise StoreError(
+            f"{error}\nIt lies outside of the home, so it is not replaced unasked: if it is this home's store, "
+            "`study db rebuild --replace` makes it again."
+        ) from error
 
 
 @contextmanager
@@ -63,16 +99,20 @@ def _savepoint(connection: Connection) -> Iterator[Connection]:
         yield connection
 
 
-def _beside(url: URL, file: Path, home: Home) -> Ingest:
+def _beside(url: URL, file: Path, home: Home, sure: bool) -> Ingest:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".rebuild-", dir=file.parent)
     except OSError as error:
         raise StoreError(f"A new store cannot be made in {file.parent}: {error.strerror}.") from error
     with scratch as folder:
+        if not sure:
+            _check_file(url, home)
         fresh = Path(folder) / file.name
-        engine = open_store(f"sqlite:///{fresh}", scratch=True)
+        engine = open_store(URL.create("sqlite", database=str(fresh)), scratch=True)
         try:
+            with writing(engine) as connection:
+                _note(connection, home)
             work = Ingest(home, lambda: writing(engine), {})
             work.everything()
         finally:

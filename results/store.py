@@ -20,7 +20,7 @@ from results.sqlitefile import prepare
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"  # the newest revision in results/migrations/versions
+HEAD = "0004"  # the newest revision in results/migrations/versions
 VERSION_TABLE = "study_schema"  # not Alembic's usual name: a shared PostgreSQL may hold that of another program
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 WRITER_LOCK = 0x6D66737464  # "mfstd": the PostgreSQL advisory lock that all writers of the store take
@@ -90,7 +90,7 @@ def explained(url: URL) -> Iterator[None]:
         raise explain(url, error) from error
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str | URL) -> URL:
     """Checks a SQLAlchemy URL; `StoreError` unless it names a SQLite file or a PostgreSQL database."""
     try:
         parsed = make_url(url)
@@ -114,7 +114,7 @@ def sqlite_file(url: URL) -> Path | None:
     return Path(str(url.database)) if in_file else None
 
 
-def open_store(url: str, *, scratch: bool = False) -> Engine:
+def open_store(url: str | URL, *, scratch: bool = False) -> Engine:
     """Opens the store at a SQLAlchemy URL, making it (and a SQLite file's folder) and migrating it as needed.
 
     Where SQLite must do without WAL that is said in the log as the store is made, but for a ``scratch`` file.

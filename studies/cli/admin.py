@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +15,12 @@ db = typer.Typer(no_args_is_help=True, help="The SQL store: a cache of the run d
 
 
 @db.command("rebuild")
-def rebuild(home: HomeOpt = DEFAULT_HOME) -> None:
+def rebuild(
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where the store outside of the home is, or may be, another home's.")
+    ] = False,
+    home: HomeOpt = DEFAULT_HOME,
+) -> None:
     """Make the store again from the run directories."""
     from results.layout import Home
     from results.rebuild import rebuild as rebuild_store
@@ -25,7 +29,7 @@ def rebuild(home: HomeOpt = DEFAULT_HOME) -> None:
 
     if not home_exists(home):
         raise StudyError(f"nothing is stored in {home}; give the folder of a run with --home")
-    report = rebuild_store(Home(home).store_url, Home(home))
+    report = rebuild_store(Home(home).store_url, Home(home), replace=replace)
     sys.stdout.write(
         f"rebuilt from {home}: {report.runs} runs, {report.trajectories} trajectories, {report.attempts} attempts, "
         f"{report.metrics} metric values, {report.evaluations} evaluations, {report.verdicts} verdicts\n"
@@ -108,26 +112,25 @@ def _check_machine() -> list[dict[str, Any]]:
 def _check_home(home: Path) -> list[dict[str, Any]]:
     """Whether the home can be written and its store opened. Makes nothing that was not there."""
     from results.layout import Home
+    from results.owner import check_owner, is_writable
     from studies.cli.choose import home_exists
 
     there = home if home.exists() else next(p for p in home.absolute().parents if p.exists())
-    writable = os.access(there, os.W_OK | os.X_OK) and there.is_dir() and not _read_only(there)
+    writable = there.is_dir() and is_writable(Home(there))
     free = shutil.disk_usage(there).free / 2**30
     checks = [
         _check("home", writable, f"{home}" + ("" if writable else " cannot be written; give another with --home")),
         _check("free disk", free > 1.0, f"{free:.1f} GiB"),
     ]
     if home_exists(home):
-        from results.store import StoreError, open_store
+        from results.store import StoreError, open_store, reading
 
         try:
-            open_store(Home(home).store_url).dispose()
-            checks.append(_check("store", True, Home(home).store_url.split("@")[-1]))
+            engine = open_store(Home(home).store_url)
+            with reading(engine) as connection:
+                check_owner(connection, Home(home))
+            engine.dispose()
+            checks.append(_check("store", True, engine.url.render_as_string(hide_password=True)))
         except StoreError as error:
             checks.append(_check("store", False, str(error)))
     return checks
-
-
-def _read_only(folder: Path) -> bool:
-    """Root passes every permission test, so the mount's own flag is asked."""
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

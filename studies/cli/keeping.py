@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studies.cli.filters import OneScaleOpt, OneSeedsOpt, OneVariantOpt, WhatArg
-from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
+from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, place
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _print_table(items: list[Item], title: str) -> None:
 
 
 def bundle(
-    out: Annotated[Path, typer.Argument(metavar="OUT.tar.gz", help="The file to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.tar.gz", parser=place, help="The file to write.")],
     what: WhatArg = None,
     scale: OneScaleOpt = None,
     variant: OneVariantOpt = None,
@@ -218,7 +218,7 @@ def bundle(
 
 
 def import_bundle(
-    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `study bundle` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", parser=place, help="A file that `study bundle` wrote.")],
     show_code: Annotated[
         bool, typer.Option("--show-code", help="Print the code and commands that it brings, and take nothing.")
     ] = False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from studies.cli.filters import OneScaleOpt, OneVariantOpt, chosen
-from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
+from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, OutOpt
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sample(
     device: Annotated[Device, typer.Option("--device", help="Where the networks are evaluated.")] = Device.cpu,
     scale: OneScaleOpt = None,
     variant: OneVariantOpt = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("report"),
+    out: OutOpt = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
@@ -149,7 +149,7 @@ def compare(
     b_variant: Annotated[
         str | None, typer.Option("--b-as", metavar="PATTERN", help="Of B, where it is another; '-': without one.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("report"),
+    out: OutOpt = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:

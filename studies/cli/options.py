@@ -8,6 +8,14 @@ from typing import Annotated
 
 import typer
 
+
+def place(text: str | Path) -> Path:
+    """A path that a user gives. An empty one, often an unset variable of the shell, would mean the working folder."""
+    if not str(text):
+        raise typer.BadParameter("it is empty; give a path, or leave the option out for its default")
+    return Path(text)
+
+
 StudyArg = Annotated[
     str,
     typer.Argument(metavar="STUDY", help="A study's name (see `study list`) or a file of your own, ./mine.yaml."),
@@ -20,6 +28,8 @@ HomeOpt = Annotated[
     Path,
     typer.Option(
         "--home",
+        parser=place,
+        metavar="PATH",
         envvar="STUDY_HOME",
         help="Folder that holds runs, checkpoints and the store.",
         show_default=True,
@@ -121,6 +131,7 @@ SamplesOpt = Annotated[
 PanelOpt = Annotated[
     str | None, typer.Option("--panel", help="The panel that --search looks at. Default: the study's first.")
 ]
+OutOpt = Annotated[Path, typer.Option("--out", parser=place, metavar="PATH", help="Folder for the files.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 DEFAULT_HOME = Path("study_home")

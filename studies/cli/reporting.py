@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, StoredVariantOpt, StudyArg
+from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, OutOpt, StoredVariantOpt, StudyArg, place
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def report(
         str | None, typer.Option("--metric", metavar="LABEL", help="Draw another measured metric, e.g. v_error.")
     ] = None,
     nfe: Annotated[int | None, typer.Option("--nfe", min=1, help="At another number of function evaluations.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("report"),
+    out: OutOpt = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
@@ -206,7 +206,9 @@ def results(
     scale: Annotated[str | None, typer.Option("--scale", help="Default: all that were run.")] = None,
     variant: StoredVariantOpt = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="How to write the table.")] = TableFormat.csv,
-    out: Annotated[Path | None, typer.Option("--out", help="A file; by default the standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", parser=place, metavar="PATH", help="A file; by default the standard output.")
+    ] = None,
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
     """Write every measured evaluation of a study, one row each, without times or attempts."""

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened(home: Home) -> Iterator[Engine]:
-    """The store of a home, up to date. Raises: StudyError if there is no such home, StoreError if it cannot be read."""
+    """The store of a home, up to date. Nothing else of the home is written.
+
+    Raises: StudyError if there is no such home, StoreError if it cannot be read.
+    """
     if not home_exists(home.root):
         raise StudyError(f"nothing is stored in {home.root}; run a study first, or give another folder with --home")
-    with created(home) as engine:
+    engine = _up_to_date(home)
+    try:
         yield engine
+    finally:
+        engine.dispose()
 
 
 def stored_name(study: str, home: Path) -> str:
@@ -51,7 +57,10 @@ def _path_like(study: str) -> bool:
 
 @contextmanager
 def created(home: Home) -> Iterator[Engine]:
-    """The same, making the home where there is none."""
+    """The same for what writes in the home: makes it where there is none, and gives it its id."""
+    from results.owner import make_home_id
+
+    make_home_id(home)
     engine = _up_to_date(home)
     try:
         yield engine
@@ -60,8 +69,9 @@ def created(home: Home) -> Iterator[Engine]:
 
 
 def ingest_new(home: Home) -> None:
-    """Bring the store of a home up to date."""
-    _up_to_date(home).dispose()
+    """Bring the store of a home that was written in up to date."""
+    with created(home):
+        pass
 
 
 def _up_to_date(home: Home) -> Engine:
@@ -83,7 +93,7 @@ def evaluated_in(root: Path) -> set[str]:
         return set()
     from results.queries import evaluated_keys
 
-    with created(Home(root)) as engine:
+    with opened(Home(root)) as engine:
         return evaluated_keys(engine)
 
 
@@ -92,7 +102,7 @@ def rates_of(root: Path) -> Rates:
     from sweeps.cost import Rates, load_rates
 
     if home_exists(root):
-        with created(Home(root)) as engine:
+        with opened(Home(root)) as engine:
             return rates_in(engine, Home(root))
     return load_rates(Home(root)) if Home(root).calibration.is_file() else Rates()
 

@@ -19,6 +19,7 @@ from studies.cli.options import (
     DetachOpt,
     DryRunOpt,
     HomeOpt,
+    OutOpt,
     PanelOpt,
     SamplesOpt,
     ScaleOpt,
@@ -63,7 +64,7 @@ def sweep(
     search: SearchOpt = None,
     samples: SamplesOpt = None,
     panel: PanelOpt = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the ranking and the figure.")] = Path("report"),
+    out: OutOpt = Path("report"),
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
     """Run a study that has a sweep as `study run` does, then rank the points of the sweep and draw its figure.

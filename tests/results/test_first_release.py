@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
 from results import models
 from results import store as module
@@ -66,6 +67,11 @@ def test_it_is_migrated_and_gives_the_same_results(builder, path: Path, tmp_path
         context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": "study_schema"})
         assert compare_metadata(context, models.Base.metadata) == []
     before = set(canonical_dump(engine))
+    with reading(engine) as connection:  # adopted, since all that it holds is in the home
+        for name in connection.scalars(text("SELECT run FROM run")):
+            builder.home.run(name).mkdir(parents=True)
+        for name in connection.scalars(text("SELECT trajectory FROM trajectory")):
+            builder.home.trajectory(name).root.mkdir(parents=True)
     builder.attempt("t", 1, [builder.metrics_line(0), builder.evaluation_line("t", 0)])
     ingest(engine, builder.home)  # it goes on being filled
     assert len(set(canonical_dump(engine)) - before) == 3

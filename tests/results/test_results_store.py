@@ -155,8 +155,9 @@ def test_file_that_is_no_database(tmp_path: Path) -> None:
         open_store(f"sqlite:///{path}")
 
 
-def test_damaged_database(builder, tmp_path: Path) -> None:
-    home, path = builder.standard(), tmp_path / "store.sqlite"
+def test_damaged_database(builder) -> None:
+    home = builder.standard()
+    path = home.store
     url = f"sqlite:///{path}"
     engine = open_store(url)
     ingest(engine, home)
@@ -284,11 +285,12 @@ def test_rebuild_under_an_open_store(builder, new_url: Callable[[], str]) -> Non
 
 @pytest.mark.parametrize("leftover", ["nothing", "text", "newer"])
 def test_rebuild_replaces_whatever_is_there(builder, tmp_path: Path, leftover: str) -> None:
-    home, path = builder.standard(), tmp_path / "store.sqlite"
+    home = builder.standard()
+    path = home.store
     url = f"sqlite:///{path}"
     if leftover == "text":
         path.write_bytes(b"not a database, surely" * 1000)
-        (tmp_path / "store.sqlite-wal").write_bytes(b"old")
+        path.with_name("store.sqlite-wal").write_bytes(b"old")
     elif leftover == "newer":
         with sqlite3.connect(path) as connection:
             connection.execute("CREATE TABLE study_schema (version_num TEXT)")
@@ -299,4 +301,4 @@ def test_rebuild_replaces_whatever_is_there(builder, tmp_path: Path, leftover: s
     assert len(runs(engine)) == 3
     assert ingest(engine, home).runs == 0
     engine.dispose()
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".rebuild")] == []
+    assert list(home.root.glob(".rebuild*")) == []
