@@ -214,6 +214,8 @@ class Measurement(BaseModel):
 
     ``nfe`` and ``solver`` say how samples are drawn (``jump``: n-step jumps of u; ``euler``: Euler steps on
     v = u(z, t, t)); ``samples`` is their number and ``seed`` fixes latents and labels, common to all arms.
+    ``precision`` is that of float32 products on a GPU, whatever the training's; what is observed while training has the
+    training's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -224,9 +226,12 @@ class Measurement(BaseModel):
     samples: PositiveInt = 5000
     seed: int = 0
     weights: Weights = "ema"
+    precision: Literal["fp32", "tf32"] = "fp32"
 
     @model_validator(mode="after")
     def _observed_online(self) -> Self:
+        if self.observed and self.precision != "fp32":
+            raise ValueError(f"{self.metric.short} is observed in the training's precision: leave 'precision' out")
         if self.observed and not self.metric.params.any_weights and self.weights != "online":
             raise ValueError(f"{self.metric.short} is measured on the weights in training: write 'weights: online'")
         return self

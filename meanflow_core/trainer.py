@@ -20,6 +20,7 @@ from meanflow_core.data.base import DataSet
 from meanflow_core.hooks import Batch, Measured, Observer, Probe, Situation, Transform, View
 from meanflow_core.objectives import Terms
 from meanflow_core.optim import ema_update
+from meanflow_core.precision import float32_products
 from meanflow_core.ranks import Ranks
 from meanflow_core.registry import Spec
 from meanflow_core.seeding import derived_seed, generator
@@ -94,8 +95,10 @@ class Trainer:
             batch = transform.batch(step, batch)
         return batch
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        torch.set_float32_matmul_precision("high" if self.dynamics.precision == "tf32" else "highest")
+    def _float32_products(self) -> AbstractContextManager[None]:
+        return float32_products(tf32=self.dynamics.precision == "tf32")
+
+    def _autocast(self) -> AbstractContextManager[Any]:
         if self.dynamics.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
@@ -105,8 +108,12 @@ class Trainer:
 
         Raises: Diverged, on logged steps, if the error is not finite or exceeds ``divergence`` times ‖v_t‖².
         """
+        with self._float32_products():
+            return self._advance(log)
+
+    def _advance(self, log: bool) -> dict[str, float]:
         i, batch = self.step, self.ranks.rows_of(self.draw_batch(self.step))
-        with self._precision():
+        with self._autocast():
             terms: Terms = self.objective.terms(self.network, batch, i, self.transforms)
             loss = self.ranks.loss(terms, batch)
         self.optimiser.zero_grad()
@@ -152,7 +159,7 @@ class Trainer:
         for name in dict.fromkeys(protocol.metric.name for protocol in protocols):
             wanted = [protocol for protocol in protocols if protocol.metric.name == name]
             probe: Probe = wanted[0].metric.build()
-            with self._precision():
+            with self._float32_products(), self._autocast():
                 seen = probe.measure(situation, wanted)
             found.values.update(seen.values)
             found.details.update(seen.details)

@@ -14,6 +14,7 @@ from meanflow_core.config import Protocol
 from meanflow_core.data.base import DataSet
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.reference import cache_key, extract
+from meanflow_core.precision import float32_products
 from meanflow_core.samplers import Network, Solver, in_batches, sample
 from meanflow_core.seeding import generator
 
@@ -25,6 +26,7 @@ class Draw(NamedTuple):
     nfe: int
     solver: Solver
     seed: int
+    precision: str = "fp32"
 
 
 class EvaluationContext:
@@ -50,9 +52,9 @@ class EvaluationContext:
         """
         return self.drawn(*_draw_of(protocol))
 
-    def drawn(self, samples: int, nfe: int, solver: Solver, seed: int) -> Tensor:
+    def drawn(self, samples: int, nfe: int, solver: Solver, seed: int, precision: str = "fp32") -> Tensor:
         """The same by what decides the samples."""
-        draw = Draw(samples, nfe, solver, seed)
+        draw = Draw(samples, nfe, solver, seed, precision)
         if draw not in self._samples:
             self._samples[draw] = self._sample(draw)
         return self._samples[draw]
@@ -87,13 +89,13 @@ class EvaluationContext:
     def _sample(self, draw: Draw) -> Tensor:
         z, y = self.latents(draw)
         y = None if y is None else y.to(self.device)
-        with _in_eval_mode(self.network):
+        with _in_eval_mode(self.network), float32_products(tf32=draw.precision == "tf32"):
             x = sample(self.network, z.to(self.device), y, draw.nfe, draw.solver).cpu()
         return self.finite(x, draw)
 
 
 def _draw_of(protocol: Protocol) -> Draw:
-    return Draw(protocol.samples, protocol.nfe, protocol.solver, protocol.seed)
+    return Draw(protocol.samples, protocol.nfe, protocol.solver, protocol.seed, protocol.precision)
 
 
 @contextmanager

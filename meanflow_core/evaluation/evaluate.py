@@ -12,6 +12,7 @@ from meanflow_core.evaluation.artefact import Artefact, Kept
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.reference import cache_key, data_of
+from meanflow_core.precision import float32_products
 
 
 class Evaluated(NamedTuple):
@@ -58,7 +59,8 @@ def measure(context: EvaluationContext, protocol: Protocol) -> float | Kept:
 
 def _timed(context: EvaluationContext, protocol: Protocol) -> Evaluated:
     began = perf_counter()
-    found = measure(context, protocol)  # numbers on the CPU: nothing is left under way on a GPU
+    with float32_products(tf32=protocol.precision == "tf32"):
+        found = measure(context, protocol)  # numbers on the CPU: nothing is left under way on a GPU
     value, artefact = found if isinstance(found, Kept) else (found, None)
     return Evaluated(value, perf_counter() - began, artefact)
 

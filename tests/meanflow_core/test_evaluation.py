@@ -250,6 +250,35 @@ def test_values_do_not_depend_on_what_was_measured_before() -> None:
         assert alone.items() <= together.items()
 
 
+@pytest.mark.parametrize("before", ["highest", "high"])
+def test_precision_is_the_protocols_whatever_was_computed_before(before: str) -> None:
+    gmm, seen = data(), set()
+
+    class Network(ExactNetwork):
+        def forward(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            seen.add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return super().forward(z, r, t, y)
+
+    context = EvaluationContext(Network(fields_of(gmm), True), gmm)
+    torch.set_float32_matmul_precision(before)
+    try:
+        for precision, expected in (("fp32", ("highest", False)), ("tf32", ("high", True))):
+            for metric in (DISTANCES[0], "v_error"):
+                evaluate(context, [protocol(metric, samples=100, precision=precision)])
+                assert seen == {expected}  # samples of the other precision are not used again
+                seen.clear()
+        assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_precision_is_in_the_key_where_it_is_not_fp32() -> None:
+    plain = protocol("v_error")
+    assert plain.key == protocol("v_error", precision="fp32").key != protocol("v_error", precision="tf32").key
+    with pytest.raises(ValueError, match="observed in the training's precision"):
+        protocol("task_affinity", weights="online", precision="tf32")
+
+
 def test_the_network_keeps_its_mode() -> None:
     gmm = data()
     network = ExactNetwork(fields_of(gmm), True).train()

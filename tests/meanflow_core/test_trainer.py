@@ -125,10 +125,27 @@ def test_bf16_stays_near_fp32(network: dict[str, Any]) -> None:
     assert rows["fp32"] != rows["bf16"]
 
 
-def test_tf32_is_switched_on_and_off() -> None:
-    for precision, expected in (("tf32", "high"), ("fp32", "highest")):
-        Trainer(dynamics(precision=precision), seed=0).advance()
-        assert torch.get_float32_matmul_precision() == expected
+@pytest.mark.parametrize("before", ["highest", "high"])
+def test_tf32_is_of_the_step_alone(monkeypatch: pytest.MonkeyPatch, before: str) -> None:
+    """Forwards and backwards, whatever the process computed before, and no longer afterwards."""
+    seen: list[tuple[str, bool]] = []
+
+    def state() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    torch.set_float32_matmul_precision(before)
+    try:
+        outside = state()
+        for precision, expected in (("tf32", ("high", True)), ("fp32", ("highest", False))):
+            trainer = Trainer(dynamics(precision=precision), seed=0)
+            for part in trainer.network.parameters():
+                part.register_post_accumulate_grad_hook(lambda _: seen.append(state()))
+            trainer.network.register_forward_hook(lambda *_: seen.append(state()))
+            trainer.advance()
+            assert len(seen) > len(trainer.online) and set(seen) == {expected} and state() == outside
+            seen.clear()
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 # --- what is refused ---------------------------------------------------------------------------------------
