@@ -19,7 +19,7 @@ class Frechet:
     """
 
     def __init__(self, params: FrechetParams, ctx: BuildContext) -> None:
-        self.space = params.features
+        self.space, self.sums = params.features, params.sums
 
     def preflight(self, protocol: Protocol) -> list[str]:
         few = [f"a covariance needs at least 2 samples, not {protocol.samples}"] if protocol.samples < 2 else []
@@ -29,8 +29,8 @@ class Frechet:
         _refuse(self.preflight(protocol))
         from meanflow_core.evaluation.fidelity import Statistics, frechet
 
-        found = Statistics.of_features(context.features(protocol, self.space))
-        return frechet(found, reference_statistics(cache_key(protocol.reference), self.space))
+        found = Statistics.of_features(context.features(protocol, self.space), self.sums)
+        return frechet(found, reference_statistics(cache_key(protocol.reference), self.space, self.sums))
 
 
 class KID:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from torch_fidelity.utils import create_feature_extractor
 
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.extractor import load_digits_cnn
+
+Sums = Literal["float32", "float64"]
 
 DIGITS_CNN = "meanflow-digits-cnn"
 LAYER = "penultimate"
@@ -39,30 +41,33 @@ KID_KERNEL = {
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean (d,) float32 and covariance (d, d) float64 of features: torch-fidelity asserts these dtypes."""
+    """Mean (d,) and covariance (d, d) float64 of features. torch-fidelity asserts that two have the same dtypes, so the
+    mean is float32, or float64 where it was asked to be summed so."""
 
-    mu: np.ndarray[Any, np.dtype[np.float32]]
+    mu: np.ndarray[Any, np.dtype[np.floating[Any]]]
     sigma: np.ndarray[Any, np.dtype[np.float64]]
 
     @classmethod
-    def of_moments(cls, mean: Tensor, covariance: Tensor) -> Statistics:
+    def of_moments(cls, mean: Tensor, covariance: Tensor, sums: Sums = "float32") -> Statistics:
         """From moments known in closed form."""
-        return cls(mean.numpy().astype(np.float32), covariance.numpy().astype(np.float64))
+        return cls(mean.numpy().astype(sums), covariance.numpy().astype(np.float64))
 
     @classmethod
-    def of_features(cls, features: Tensor) -> Statistics:
-        """Sample mean and covariance (denominator N − 1) of features (N, d).
+    def of_features(cls, features: Tensor, sums: Sums = "float32") -> Statistics:
+        """Sample mean, summed in ``sums``, and covariance (denominator N − 1), summed in float64, of features (N, d).
 
         Raises: EvaluationError for fewer than two rows or for values that are not finite.
         """
         if len(features) < 2 or not features.isfinite().all():
             raise EvaluationError(f"{len(features)} features, or some of them not finite: no covariance")
-        found = fid_features_to_statistics(features.float().cpu())
-        return cls(found["mu"].astype(np.float32), np.atleast_2d(found["sigma"]).astype(np.float64))
+        rows = features.float().cpu()
+        sigma = np.atleast_2d(fid_features_to_statistics(rows)["sigma"]).astype(np.float64)
+        return cls(rows.numpy().mean(0, dtype=sums), sigma)
 
 
 def frechet(a: Statistics, b: Statistics) -> float:
-    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½), in the square of the features' unit.
+    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½), in the square of the features' unit. Never negative, although
+    rounding makes it so for equal covariances that are not of full rank.
 
     Raises: EvaluationError if the dimensions differ or the value is not finite.
     """
@@ -73,7 +78,7 @@ def frechet(a: Statistics, b: Statistics) -> float:
             found = fid_statistics_to_metric(vars(a), vars(b), verbose=False)
     except np.linalg.LinAlgError as error:
         raise EvaluationError(f"Fréchet distance: {error}") from error
-    return _finite(found[KEY_METRIC_FID], "Fréchet distance")
+    return max(0.0, _finite(found[KEY_METRIC_FID], "Fréchet distance"))
 
 
 def kid(a: Tensor, b: Tensor, subsets: int, subset_size: int) -> float:

@@ -17,7 +17,7 @@ from meanflow_core.evaluation import inception
 from meanflow_core.registry import Spec, parse_spec
 
 if TYPE_CHECKING:
-    from meanflow_core.evaluation.fidelity import Statistics
+    from meanflow_core.evaluation.fidelity import Statistics, Sums
 
 REFERENCE_DRAWS = 50_000  # from a data set that is not finite and small
 COARSE = 4  # blocks an axis
@@ -82,14 +82,14 @@ def reference_features(key: str, space: FeatureSpace) -> Tensor:
 
 
 @lru_cache(_KEPT)
-def reference_statistics(key: str, space: FeatureSpace) -> Statistics:
+def reference_statistics(key: str, space: FeatureSpace, sums: Sums = "float32") -> Statistics:
     """Mean and covariance of the reference's features: exact or published ones if any, else estimated."""
     from meanflow_core.evaluation.fidelity import Statistics
 
     moments = _known_moments(key, space)
     if moments is not None:
-        return Statistics.of_moments(*moments)
-    return Statistics.of_features(reference_features(key, space))
+        return Statistics.of_moments(*moments, sums)
+    return Statistics.of_features(reference_features(key, space), sums)
 
 
 def _known_moments(key: str, space: FeatureSpace) -> tuple[Tensor, Tensor] | None:

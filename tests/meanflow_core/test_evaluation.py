@@ -104,6 +104,29 @@ def test_statistics_are_the_sample_moments_with_the_dtypes_that_are_asserted() -
     frechet(found, Statistics.of_moments(torch.zeros(5, dtype=torch.float64), torch.eye(5)))
 
 
+def test_means_are_summed_in_float64_where_that_is_asked_for() -> None:
+    x = 1000 + torch.randn(50_000, 3, generator=torch.Generator().manual_seed(0))
+    exact = x.double().mean(0).numpy()
+    found = Statistics.of_features(x, "float64")
+    np.testing.assert_allclose(found.mu, exact, rtol=1e-14)
+    assert abs(Statistics.of_features(x).mu - exact).max() > 1e-3  # what was measured before stays what it was
+    space = {"name": "frechet", "features": "pixel"}
+    exactly = protocol({**space, "sums": "float64"})
+    assert protocol(space).key == protocol({**space, "sums": "float32"}).key != exactly.key
+    gmm = data()
+    network = ExactNetwork(fields_of(gmm), True)
+    values = values_of([protocol(space), exactly], network, gmm)
+    assert values[exactly.key] == pytest.approx(values[protocol(space).key], rel=1e-3)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 30])
+def test_equal_sets_of_any_rank_are_at_no_distance(rank: int) -> None:
+    rng = torch.Generator().manual_seed(rank)
+    x = torch.randn(200, rank, generator=rng) @ torch.randn(rank, 40, generator=rng)
+    found = Statistics.of_features(x)
+    assert 0 <= frechet(found, found) < 1e-4 * np.trace(found.sigma)
+
+
 def test_one_dimension_is_enough() -> None:
     gaussian = protocol({"name": "frechet", "features": "pixel"}, "gaussian", samples=4000)
     value = values_of([gaussian], lambda z, r, t, y: z - (1 + z / 2), data("gaussian"))[gaussian.key]
@@ -276,7 +299,7 @@ def test_precision_is_in_the_key_where_it_is_not_fp32() -> None:
     plain = protocol("v_error")
     assert plain.key == protocol("v_error", precision="fp32").key != protocol("v_error", precision="tf32").key
     with pytest.raises(ValueError, match="observed in the training's precision"):
-        protocol("task_affinity", weights="online", precision="tf32")
+        protocol({"name": "task_affinity", "lo": 0.1, "hi": 0.3}, weights="online", precision="tf32")
 
 
 def test_the_network_keeps_its_mode() -> None:
