@@ -11,38 +11,111 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.composer import Composer
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarbool import ScalarBoolean
+from ruamel.yaml.scanner import RoundTripScanner
 
 from studies.errors import StudyError
 
 Loc = tuple[str | int, ...]
 
 DEEPEST = 60  # levels of a file; a study has about ten
+MOST_REPEATED = 20_000  # values that aliases (*name) may stand for; each is copied when scales and studies are merged
+LARGEST = 2**20  # bytes of a file; reading takes a second for every 30 KiB, and a study has 20
 
 
-class _Bounded(Composer):
-    """Gives up where nesting is too deep, long before Python does: the parser's time grows with its square."""
+class _Scanner(RoundTripScanner):
+    """Gives up where brackets are nested too deeply, before it looks for the end of each: its time grows with their
+    square."""
 
-    _depth = 0
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
+        if len(self.flow_context) >= DEEPEST:
+            raise _refused("nested too deeply", self.reader.get_mark())
+        super().fetch_flow_collection_start(TokenClass, to_push)
 
-    def compose_node(self, parent: Any, index: int) -> Any:
+
+class _Resolver(VersionedResolver):
+    """Reads 2026-01-31 as a text, as YAML 1.2 does."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)
+        return self.DEFAULT_SCALAR_TAG if str(tag) == "tag:yaml.org,2002:timestamp" else tag
+
+
+class _Composer(Composer):
+    """Gives up where nesting is too deep, long before Python does, and where aliases multiply; takes no tags."""
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False  # YAML allows it
+        self._depth = self._values = self._repeated = 0
+        self._sizes: dict[int, int] = {}  # of nodes, in values, with all that aliases in them stand for
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.parser.peek_event()
+        if isinstance(event, AliasEvent):
+            node = super().compose_node(parent, index)
+            self._repeat(node, event.start_mark)
+            return node
+        if event.tag not in (None, "!"):
+            raise _refused(f"the tag {event.tag} means nothing here", event.start_mark)
+        if self._depth >= DEEPEST:
+            raise _refused("nested too deeply", event.start_mark)
+        before, self._values = self._values, self._values + 1
         self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        self._sizes[id(node)] = self._values - before
+        return node
+
+    def _repeat(self, node: Any, mark: Any) -> None:
+        if id(node) not in self._sizes:
+            raise _refused("an alias inside of what it stands for", mark)
+        self._values += self._sizes[id(node)]
+        self._repeated += self._sizes[id(node)]
+        if self._repeated > MOST_REPEATED:
+            raise _refused(f"aliases stand for more than {MOST_REPEATED:,} values", mark)
+
+
+class _Constructor(RoundTripConstructor):
+    """Says where a value stands that Python cannot hold."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
-            if self._depth > DEEPEST:
-                raise RecursionError
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
+            made = super().construct_object(node, deep)
+        except ValueError as error:
+            raise _refused(str(error).partition(";")[0], node.start_mark) from None
+        if isinstance(made, str) and not _encodable(made):
+            raise _refused("half of a surrogate pair is no character", node.start_mark)
+        if isinstance(made, int) and abs(made) >= 2**64:
+            raise _refused("a whole number of more than 64 bits", node.start_mark)
+        return made
 
 
-def plain(node: Any) -> Any:
-    """Round-trip nodes → plain dicts, lists and scalars."""
+def _refused(problem: str, mark: Any) -> MarkedYAMLError:
+    return MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def plain(node: Any, where: str) -> Any:
+    """Round-trip nodes → plain dicts, lists and scalars. Raises: StudyError where two keys are the same text."""
     if isinstance(node, Mapping):
-        return {str(k): plain(v) for k, v in node.items()}
+        made = {str(k): plain(v, where) for k, v in node.items()}
+        if len(made) < len(node):
+            names = [str(k) for k in node]
+            twice = next(name for name in names if names.count(name) > 1)
+            line = node.lc.line + 1 if isinstance(node, CommentedMap) else "?"
+            raise StudyError(f'{where}:{line}: found duplicate key "{twice}"; each key may stand once')
+        return made
     if isinstance(node, Sequence) and not isinstance(node, str):
-        return [plain(v) for v in node]
+        return [plain(v, where) for v in node]
     if isinstance(node, ScalarBoolean):  # a boolean with an anchor; to isinstance, an integer
         return bool(node)
     for kind in (bool, int, float, str):
@@ -85,7 +158,7 @@ def parse(text: str, where: str) -> Any:
     """Parse YAML text, to nodes that nobody may change. Raises: StudyError with file, line and what is wrong."""
     try:
         yaml = YAML(typ="rt", pure=True)
-        yaml.Composer = _Bounded
+        yaml.Scanner, yaml.Resolver, yaml.Composer, yaml.Constructor = _Scanner, _Resolver, _Composer, _Constructor
         return yaml.load(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
@@ -94,26 +167,38 @@ def parse(text: str, where: str) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise StudyError(f"{where}:{line}: not valid YAML: {error.problem}") from None
-    except YAMLError as error:
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise StudyError(f"{where}:{line}: not valid YAML: it has the character U+{error.character:04X}") from None
+    except (YAMLError, ValueError) as error:
         raise StudyError(f"{where}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise StudyError(f"{where}: not valid YAML for us: nested too deeply") from None
 
 
 def read_yaml(path: Path) -> YamlFile:
     """Read a YAML file whose top level is a mapping. Raises: StudyError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:  # not all at once: it may be a device
+            content = file.read(LARGEST + 1)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise StudyError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"cannot read {path}: {error}") from None
-    nodes = parse(text, str(path))
+    except UnicodeDecodeError as error:
+        raise StudyError(f"cannot read {path}: it is no text in UTF-8 (byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > LARGEST:
+        raise StudyError(f"cannot read {path}: it is larger than {LARGEST >> 20} MiB")
+    nodes = parse(text.replace("\r\n", "\n").replace("\r", "\n"), str(path))
     if not isinstance(nodes, CommentedMap):
-        raise StudyError(f"{path}: a study file is a mapping of keys to values")
-    return YamlFile(path, plain(nodes), nodes)
+        found = "it is empty" if nodes is None else f"its top level is {_kind(nodes)}"
+        raise StudyError(f"{path}: a mapping of keys to values is expected, and {found}")
+    return YamlFile(path, plain(nodes, str(path)), nodes)
+
+
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, Sequence) and not isinstance(value, str) else "a single value"
 
 
 def parse_value(text: str, where: str) -> Any:
     """Parse the right side of ``-o key=value`` as YAML."""
-    return plain(parse(text, where))
+    return plain(parse(text, where), where)

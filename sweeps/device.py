@@ -11,11 +11,9 @@ def choose_device(kind: str) -> torch.device:
     return torch.device(auto if kind == "auto" else kind)
 
 
-def missing_device(kind: str) -> list[str]:
-    """What is missing to run on a device, in words; empty if it is there."""
-    if kind != "cuda" or torch.cuda.is_available():
-        return []
-    return ["no CUDA GPU is there that torch can use; choose another --scale, or -o device=auto --as NAME"]
+def missing_device(kind: str) -> str | None:
+    """What is missing to run on a device, in words; None if it is there."""
+    return "torch finds no CUDA GPU here" if kind == "cuda" and not torch.cuda.is_available() else None
 
 
 def device_name(device: torch.device) -> str:

@@ -20,12 +20,7 @@ from sweeps.tree import Node
 def preflight(session: Session, home: Home, elsewhere: bool = False, proofs: bool = True) -> list[str]:
     """Everything that would make the session fail after hours of training; empty if it is ready. The devices of this
     machine do not matter where the jobs run ``elsewhere``; nor what trainers promise, without ``proofs``."""
-    problems: list[str] = []
-    ours = {node.study for node in session.tree if node.trajectory.dynamics.trainer is None}
-    if not elsewhere and any(study.device == "cuda" and study.study in ours for study in session.studies):
-        from sweeps.device import missing_device
-
-        problems.extend(missing_device("cuda"))
+    problems = [] if elsewhere else list(_of_device(session))
     protocols = {p.key: p for arm in session.arms for p in (point.protocol for point in arm.points)}
     data: dict[str, Spec] = {}
     guided: set[str] = set()  # without labels, as far as their parameters say
@@ -56,6 +51,16 @@ def preflight(session: Session, home: Home, elsewhere: bool = False, proofs: boo
 
             problems.extend(missing(protocol))
     return list(dict.fromkeys(problems))
+
+
+def _of_device(session: Session) -> Iterator[str]:
+    """What is missing of the device that our trainer is to run on."""
+    ours = {node.study for node in session.tree if node.trajectory.dynamics.trainer is None}
+    if any(study.device == "cuda" and study.study in ours for study in session.studies):
+        from sweeps.device import missing_device
+
+        if missing := missing_device("cuda"):
+            yield f"{missing}; choose another --scale, or override device=auto"
 
 
 def _unbuildable(trajectory: Trajectory) -> Iterator[str]:

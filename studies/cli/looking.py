@@ -126,8 +126,8 @@ def _pictures(kept: Kept, nfe: int, solver: SolverName, latents: int, side: int,
     from sweeps.weights import sample_arm
 
     data = kept.stage.trajectory.dynamics.data
-    if missing := missing_device(device) if device != "cpu" else []:
-        raise StudyError(f"--device {device}: {missing[0]}")
+    if missing := missing_device(device):
+        raise StudyError(f"--device {device}: {missing}")
     samples = sample_arm(kept, side * side, nfe, solver.value, latents, weights.value, device)
     if samples.dim() != 4:
         raise StudyError(f"samples of the data '{data.short}' have shape {tuple(samples.shape[1:])} and are no images")

@@ -219,6 +219,7 @@ def verify(
 
     chosen, said = choose([study], scale, None, override or [], "verified" if override else None)
     session = open_session(chosen)
+    ready(session, [study], Home(home), BackendChoice(BackendName.INLINE), proofs=False)  # it is what proves
     try:
         dynamics = verify_session(session, Home(home), first, second)
         segments = verify_stored(session, Home(home), stored)

@@ -105,6 +105,7 @@ def test_a_file_that_is_no_study_is_refused(files: dict[str, str], says: tuple[s
         (("run", TINY, TINY), ("named twice",)),
         (("run", TINY, "--workers", "0"), ("--workers",)),
         (("run", "obs_v_then_u", "--scale", "paper"), ("cannot run at scale paper", "STUDY_DATA")),
+        (("verify", "obs_v_then_u", "--scale", "paper"), ("cannot run at scale paper", "STUDY_DATA")),
         (("report", "--figure", "99"), ("figure 99", "there is: 1, 2")),
         (("report",), ("--figure N",)),
         (("report", TINY), ("nothing is stored", "run a study first")),

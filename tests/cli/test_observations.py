@@ -81,5 +81,5 @@ def test_an_observer_survives_being_asked_for_what_it_cannot_do(tmp_path: Path) 
 def test_a_gpu_that_is_not_there_is_missed_before_anything_is_trained(tmp_path: Path) -> None:
     done = study("run", "obs_gap_restriction", "--scale", "gpu", home=tmp_path)
     assert done.returncode == 2
-    assert "no CUDA GPU is there" in done.stderr
+    assert "no CUDA GPU here" in done.stderr
     assert not (tmp_path / "trajectories").exists()
