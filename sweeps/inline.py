@@ -89,18 +89,21 @@ class InlineWorkers:
 
 
 class _Both(io.TextIOBase):
-    """What is written goes to a log, too; else it is the terminal."""
+    """What is written goes to a log, too; else it is the terminal. That nobody reads the terminal is no failure of the
+    job that writes."""
 
     def __init__(self, terminal: TextIO, log: TextIO) -> None:
         self.terminal, self.log = terminal, log
 
     def write(self, text: str) -> int:
-        self.log.write(text)
-        return self.terminal.write(text)
+        with contextlib.suppress(OSError):
+            self.terminal.write(text)
+        return self.log.write(text)
 
     def flush(self) -> None:
         self.log.flush()
-        self.terminal.flush()
+        with contextlib.suppress(OSError):
+            self.terminal.flush()
 
     def isatty(self) -> bool:
         return self.terminal.isatty()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from studies.cli.output import say
 
 if TYPE_CHECKING:
     from sweeps.backend import Event
@@ -68,6 +70,7 @@ class PlainProgress:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.counter = Counter(jobs)
+        self.unheard: Callable[[], None] | None = None  # is called where nothing can be said any more
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -80,8 +83,12 @@ class PlainProgress:
         self.say(f"took {clock(self.counter.elapsed_s)}")
 
     def say(self, text: str) -> None:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        try:
+            say(text)
+        except OSError:
+            if self.unheard is None:
+                raise
+            self.unheard()
 
     def event(self, event: Event) -> None:
         self.counter.take(event)

@@ -136,11 +136,13 @@ def _todo(session: Session, jobs: list[Job]) -> str:
 
 
 def run_jobs(start: Start, jobs: list[Job], choice: BackendChoice) -> Outcome:
-    """Execute jobs on a backend that is open, showing progress, until they end or Ctrl-C."""
+    """Execute jobs on a backend that is open, showing progress, until they end or Ctrl-C, or until nobody reads the
+    output any more, which stops as cleanly."""
     from studies.cli.progress import progress
 
     watcher = progress(jobs, redrawn=choice.name is not BackendName.INLINE)
     backend = start(jobs, watcher)
+    watcher.unheard = backend.stop
     with watcher, _stopping(backend):
         return backend.run()
 

@@ -171,7 +171,7 @@ def test_a_hostile_working_directory_changes_nothing(tmp_path: Path) -> None:
     [
         {"LC_ALL": "C", "LANG": "C"},
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
-        {"HOME": ""},
+        {"HOME": "", "TERM": "dumb", "COLUMNS": "1"},
     ],
 )
 def test_poor_environments(locale: dict[str, str], copy: Path, tmp_path: Path) -> None:
@@ -181,3 +181,9 @@ def test_poor_environments(locale: dict[str, str], copy: Path, tmp_path: Path) -
     for args in (("plan", "obs_v_then_u"), ("claims", TINY)):
         done = study_process(*args, home=copy, env=env, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_figures_need_no_backend_that_shows_them(copy: Path, tmp_path: Path) -> None:
+    done = study_process("report", TINY, home=copy, env=environment(MPLBACKEND="nonsense"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

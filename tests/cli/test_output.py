@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import subprocess
@@ -122,11 +123,39 @@ def test_verify_and_doctor(copy: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_pipe_that_closes_early(copy: Path) -> None:
-    command = f"'{STUDY}' db dump --home '{copy}' | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(), check=True)
-    assert done.stdout.count("\n") == 1
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("{study} db dump | head -1", 141, ""),
+        ("{study} list | true", 141, ""),
+        ("{study} list > /dev/full", 2, "the disk is full"),
+        ("{study} nope > /dev/full 2>&1", 2, ""),
+        ("{study} list <&- >&-", 0, ""),
+        ("{study} new mine --from k_schedule >&- 2>&- && head -1 mine.yaml > /dev/null", 0, ""),
+    ],
+)
+def test_outputs_that_nobody_reads(command: str, status: int, said: str, copy: Path, tmp_path: Path) -> None:
+    """141 as of any command that SIGPIPE ends, so that it is none of the statuses that say what was found."""
+    done = subprocess.run(
+        ["bash", "-c", "set -o pipefail; " + command.format(study=f"'{STUDY}'")],
+        capture_output=True, text=True, env=environment(STUDY_HOME=str(copy)), cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr and bool(said) == bool(done.stderr)
+
+
+def test_a_run_whose_progress_nobody_reads_stops_as_for_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, stopped = PlainProgress([]), []
+
+    def broken(text: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("studies.cli.progress.say", broken)
+    with pytest.raises(BrokenPipeError):
+        progress.line()
+    progress.unheard = lambda: stopped.append(True)
+    progress.line()
+    assert stopped == [True]
 
 
 LIGHT: tuple[tuple[str | Path, ...], ...] = (
