@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from meanflow_core.registry import Component, ComponentError, Params
+from meanflow_core.words import there_is
 
 GROUP = "meanflow_study.components"
 HASH_LENGTH = 20  # hex digits, as of keys
@@ -133,8 +134,7 @@ def found(name: str) -> Component | None:
 def _of_package(name: str) -> Component:
     there = {f"{e.dist.name}.{e.name}": e for e in entry_points(group=GROUP) if e.dist is not None}
     if name not in there:
-        known = ", ".join(sorted(there)) or "none"
-        raise ComponentError(f"no installed package has the component '{name}' (there is: {known})")
+        raise ComponentError(f"no installed package has the component '{name}'{there_is(name, sorted(there))}")
     try:
         return _component(name, there[name].load(), there[name].value)
     except ComponentError:

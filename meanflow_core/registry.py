@@ -20,6 +20,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
 
+from meanflow_core.words import refusal, there_is
+
 KINDS = (
     "network",
     "data",
@@ -199,8 +201,8 @@ def lookup(kind: str, name: str) -> Component:
     if (kind, name) not in _REGISTRY:
         own = found(name)
         if own is None:
-            known = ", ".join(c.short for c in components(kind)) or "none"
-            raise ComponentError(f"unknown {_words(kind)} '{name}' (there is: {known})")
+            known = there_is(name, (c.short for c in components(kind)))
+            raise ComponentError(f"unknown {_words(kind)} '{name}'{known}")
         if own.kind != kind:
             raise ComponentError(f"'{own.short}' is a {_words(own.kind)}, not a {_words(kind)}")
         _REGISTRY[kind, name] = own
@@ -294,7 +296,7 @@ def parse_spec(kind: str, value: Any) -> Spec:
         return value
     raw = {"name": value} if isinstance(value, str) else value
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
-        raise ComponentError(f"a {_words(kind)} is written as a name or as {{name: ..., ...}}")
+        raise ComponentError(f"write the {_words(kind)} as a name or as {{name: ..., ...}}")
     component = lookup(kind, raw["name"])
     given = {k: v for k, v in raw.items() if k != "name"}
     try:
@@ -302,9 +304,10 @@ def parse_spec(kind: str, value: Any) -> Spec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "(its parameters)"
-        known = ", ".join(component.params.model_fields) or "none"
-        hint = f"; its parameters are: {known}" if first["type"] == "extra_forbidden" else ""
-        raise ComponentError(f"{_words(kind)} '{component.short}': {where}: {first['msg']}{hint}") from None
+        said = refusal(first)
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            said = f"unknown parameter{there_is(where, component.params.model_fields)}"
+        raise ComponentError(f"{_words(kind)} '{component.short}': {where}: {said}") from None
     except Exception as error:
         if component.params.declared is None:
             raise

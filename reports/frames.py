@@ -14,6 +14,7 @@ from typing import Protocol as Interface
 import numpy as np
 import pandas as pd
 
+from meanflow_core.words import did_you_mean, listed
 from reports.errors import ReportError
 from studies.schema import ResolvedStudy
 
@@ -74,9 +75,10 @@ def find(found: Sequence[Reading], metric: str, nfe: int | None = None, solver: 
     for reading in found:
         if reading.metric == metric and nfe in (None, reading.nfe) and solver in (None, reading.solver):
             return reading
-    known = ", ".join(f"{r.metric} at {r.nfe} NFE ({r.solver})" for r in found) or "nothing"
+    known = listed(f"{r.metric} at {r.nfe} NFE ({r.solver})" for r in found)
     how = (f" at {nfe} NFE" if nfe else "") + (f" with solver '{solver}'" if solver else "")
-    raise ReportError(f"'{metric}'{how} is not among what this study measures: {known}")
+    meant = did_you_mean(metric, {r.metric for r in found} - {metric})
+    raise ReportError(f"'{metric}'{how} is not among what this study measures ({meant}there is: {known})")
 
 
 def points(frame: pd.DataFrame, reading: Reading) -> pd.DataFrame:

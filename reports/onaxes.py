@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
+from meanflow_core.words import there_is
 from reports import barpanels, bars, curves, levelpanels, levels, panels
 from reports.axes import watermark
 from reports.drawing import Subject
@@ -22,7 +23,7 @@ def draw_on(ax: Axes, subject: Subject, panel: str | None = None) -> None:
     study, figure = subject.study, subject.study.figure
     name = panel or next(iter(study.panels))
     if name not in study.panels:
-        raise ReportError(f"'{study.study}' has no panel '{name}' (it has: {', '.join(study.panels)})")
+        raise ReportError(f"'{study.study}' has no panel '{name}'{there_is(name, study.panels)}")
     match figure:
         case Curves():
             _, _, look = curves.looked(subject, figure)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import ValidationError
 
+from meanflow_core.words import there_is
 from reports.errors import NothingToReport, ReportError
 from studies.schema import ResolvedStudy
 
@@ -52,7 +53,8 @@ def load(
         at = f" at scale '{scale}'" if scale else ""
         of = f" (variant '{variant}')" if variant else ""
         command = run_command(asked or study, scale, variant)
-        raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}: run `{command}` first")
+        there = _there_are(engine, study, scale, variant)
+        raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}{there}: run `{command}` first")
     command = shlex.join(run.command) if variant else run_command(asked or study, run.scale, None)
     try:
         resolved = ResolvedStudy.model_validate(run.config)
@@ -67,6 +69,16 @@ def load(
     which = "" if scale else "the latest; no scale was given: "
     chosen = f"{which}run {run.run} at scale '{run.scale}'"
     return Stored(run, resolved, frame, protocols(engine), chosen, command)
+
+
+def _there_are(engine: Engine, study: str, scale: str | None, variant: str | None) -> str:
+    """The variants or scales of a study that were run, where none is what was asked for."""
+    from results.stored import stored_runs
+
+    runs = [run for run in stored_runs(engine) if run.study == study]
+    if variant and variant not in {run.variant for run in runs}:
+        return there_is(variant, dict.fromkeys(run.variant for run in runs if run.variant))
+    return there_is(scale, dict.fromkeys(run.scale for run in runs)) if scale and runs else ""
 
 
 def whole_arms(study: ResolvedStudy, frame: pd.DataFrame) -> pd.DataFrame:

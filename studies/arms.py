@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
+from meanflow_core.words import listed
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
 from studies.reseed import Reseed
@@ -82,10 +83,9 @@ def _epochs(stage: Stage, names: Mapping[str, Attribute], where: str) -> int:
         return stage.epochs
     value = names.get(stage.epochs[1:])
     if not isinstance(value, int) or value < 0:
-        known = ", ".join(names) or "none"
         raise StudyError(
             f"{where}, stage '{stage.name}': epochs {stage.epochs} must be a whole attribute of the arm or constant "
-            f"(there is: {known})"
+            f"(there is: {listed(names)})"
         )
     return value
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from meanflow_core.words import refusal, there_is
 from studies.schema import ResolvedStudy
 from studies.yamlfile import Loc
 
@@ -34,16 +35,47 @@ def blamed(locs: Sequence[Loc], source: StudySource, scale: str, overridden: Col
 
 def messages(error: ValidationError, source: StudySource, scale: str, overridden: Collection[Loc]) -> Iterator[str]:
     """One line for each thing that the schema refuses."""
-    locs = [tuple(item["loc"]) for item in error.errors()]
-    for item in error.errors():
-        loc: Loc = tuple(item["loc"])
+    locs = [_written(tuple(item["loc"])) for item in error.errors()]
+    for item, loc in zip(error.errors(), locs, strict=True):
         if item["type"] == "too_short" and any(other[: len(loc)] == loc != other for other in locs):
             continue  # it lacks only what is wrong in itself, which has a message of its own
         at = where(loc, source, scale, overridden)
         key = ".".join(str(p) for p in loc) or "(the study)"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-            close = difflib.get_close_matches(str(loc[-1]), list(ResolvedStudy.model_fields), 1)
-            message += f"; did you mean '{close[0]}'?" if close and len(loc) == 1 else ""
-        yield f"{at}: {key}: {message}"
+        keys = there_is(loc[-1], keys_at(ResolvedStudy, item["loc"])) if item["type"] == "extra_forbidden" else ""
+        yield f"{at}: {key}: {refusal(item)}{keys}"
+
+
+def _written(loc: Loc) -> Loc:
+    """Without the kind of figure, which pydantic names as if it were a key."""
+    return loc[:1] + loc[2:] if loc[:1] == ("figure",) and len(loc) > 2 else loc
+
+
+def keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
+    """The keys that a model knows where the last part of ``loc`` stands."""
+    kinds: list[Any] = [model]
+    for part in loc[:-1]:
+        kinds = [inner for kind in kinds for inner in _inside(kind, part)]
+    return list(dict.fromkeys(name for kind in kinds for one in _models(kind) for name in one.model_fields))
+
+
+def _inside(kind: Any, part: str | int) -> Iterator[Any]:
+    """The types that a part of a type may have: of a union, that which is named so."""
+    if get_origin(kind) in (dict, list, tuple):
+        yield get_args(kind)[get_origin(kind) is dict]
+    elif get_origin(kind) in (Annotated, Union, UnionType):
+        for one in get_args(kind):
+            yield from _inside(one, part)
+    else:
+        for one in _models(kind):
+            if isinstance(part, str) and part in one.model_fields:
+                yield one.model_fields[part].annotation
+            elif "kind" in one.model_fields and part in get_args(one.model_fields["kind"].annotation):
+                yield one
+
+
+def _models(kind: Any) -> Iterator[type[BaseModel]]:
+    if get_origin(kind) in (Annotated, Union, UnionType):
+        for one in get_args(kind):
+            yield from _models(one)
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind

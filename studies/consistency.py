@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from meanflow_core.config import unmeasurable
 from meanflow_core.registry import components
+from meanflow_core.words import listed, there_is
 from studies.claim import Claim
 from studies.dynamics import trainers
 from studies.figure import Bars, Curves, Figure, Images, Levels, Own
@@ -64,8 +65,8 @@ def _of_settings(study: ResolvedStudy) -> Problems:
     A value in the settings that no arm has is none: studies share them. That an arm's value stands there is seen to
     where its dynamics are made (`studies.dynamics.stage_dynamics`).
     """
-    listed = [attributes for panel in study.panels for attributes in _attributes(study, panel)]
-    given = _names_of([*listed, *(control.attributes for control in study.controls.values())])
+    of_arms = [attributes for panel in study.panels for attributes in _attributes(study, panel)]
+    given = _names_of([*of_arms, *(control.attributes for control in study.controls.values())])
     for name in study.settings:
         yield from _known(("settings", name), "attribute", name, given)
     chains = [study.stages, *(study.stages_of(name) for name in study.controls)]
@@ -79,7 +80,7 @@ def _of_settings(study: ResolvedStudy) -> Problems:
             yield (
                 ("sweep", "space", name),
                 f"nothing depends on it: no stage and no setting has '${name}', and there is no 'settings.{name}' "
-                f"(they have: {', '.join(sorted(used)) or 'none'})",
+                f"(they have: {listed(sorted(used))})",
             )
 
 
@@ -142,8 +143,8 @@ def _of_levels(study: ResolvedStudy, figure: Levels) -> Problems:
     if figure.paper_column is not None:
         columns = [column.id for column in study.table.columns] if study.table else []
         if figure.paper_column not in columns:
-            there = ", ".join(columns) or "none"
-            yield ("figure", "paper_column"), f"the table has no column '{figure.paper_column}' (it has: {there})"
+            there = there_is(figure.paper_column, columns)
+            yield ("figure", "paper_column"), f"the table has no column '{figure.paper_column}'{there}"
 
 
 def _of_images(study: ResolvedStudy, figure: Images) -> Problems:
@@ -197,7 +198,7 @@ def _of_claimed_arms(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
         named = [("over", claim.over), *(("among", name) for name in claim.among)]
         for part, name in named:
             if name is not None and name not in known:
-                yield (*loc, part), f"arms of '{claim.panel}' have no attribute '{name}'"
+                yield (*loc, part), f"arms of '{claim.panel}' have no attribute '{name}'{there_is(name, sorted(known))}"
 
 
 def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
@@ -208,14 +209,17 @@ def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
         yield from _known((*loc, "metric"), "measured metric", claim.metric, _metrics(study))
     yield from _at_nfe(study, (*loc, "nfe"), metric, claim.nfe, claim.solver)
     if claim.truth is not None and not claim.truth.startswith(names := tuple(c.short for c in components("metric"))):
-        yield (*loc, "truth"), f"there is no metric '{claim.truth}' (there is: {', '.join(names)})"
+        yield (*loc, "truth"), f"there is no metric '{claim.truth}'{there_is(claim.truth, names)}"
     for panel, arm in map(claim.place, claim.arms or ()):
         unknown = list(_known((*loc, "arms"), "panel", panel, list(study.panels)))
         yield from unknown or _known((*loc, "arms"), f"arm of panel '{panel}'", arm, _arms(study, panel))
     for name, value in claim.among.items():
         values = [arm[name] for arm in _attributes(study, claim.panel) if name in arm]
         if value not in values:
-            yield (*loc, "among"), f"no arm of '{claim.panel}' has {name} = {value} (there is: {values})"
+            yield (
+                (*loc, "among"),
+                f"no arm of '{claim.panel}' has {name} = {value} (there is: {listed(dict.fromkeys(values))})",
+            )
     found = _measures(study, metric, claim.nfe, claim.solver)
     if claim.test == "speedup" and found and all(measure.every_epochs is None for measure in found):
         yield (*loc, "test"), f"a speed-up needs a curve: give the measure of '{metric}' an 'every_epochs'"
@@ -285,4 +289,4 @@ def _in_every_panel(study: ResolvedStudy, loc: Loc, arm: str) -> Problems:
 def _known(loc: Loc, what: str, name: str, known: Sequence[str]) -> Problems:
     if known and name not in known:
         hint = "; leave the claims out with claims: []" if loc[0] == "claims" else ""
-        yield loc, f"there is no {what} '{name}' (there is: {', '.join(known)}){hint}"
+        yield loc, f"there is no {what} '{name}'{there_is(name, known)}{hint}"

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from meanflow_core.components import Program
 from meanflow_core.config import Dynamics
+from meanflow_core.words import refusal, there_is
+from studies.blame import keys_at
 from studies.merging import merge
 from studies.schema import ResolvedStudy, Stage, fill, names_in
 from studies.strict import Attribute
@@ -90,9 +92,9 @@ class _Chain:
         except ValidationError as error:
             first = error.errors()[0]
             loc: Loc = tuple(first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
+            message = refusal(first)
             if first["type"] == "extra_forbidden":
-                message = "unknown key" + (f"; there is: {', '.join(Dynamics.model_fields)}" if len(loc) == 1 else "")
+                message += there_is(loc[-1], keys_at(Dynamics, loc), shown=20)
             key = ".".join(map(str, loc)) or "dynamics"
             return self._givers(i, loc), f"stage '{stage.name}': {key}: {message}"
         except UnknownLevel as error:

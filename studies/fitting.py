@@ -3,12 +3,14 @@ Torch-free."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from string import Formatter
 from typing import Any
 
 from pydantic import ValidationError
 
+from meanflow_core.words import refusal, there_is
 from studies.consistency import problems
 from studies.errors import StudyError
 from studies.loader import SCALES, StudySource, builtin_names, load_source, merged, validated
@@ -57,7 +59,7 @@ def _keep_panel(data: Data, panel: str) -> None:
     """Remove all panels of a merged study but one, the controls beside them, and what settings and constants say for
     these alone. Raises: StudyError."""
     if panel not in _parts(data.get("panels")):
-        raise StudyError(f"--panel {panel}: there is no such panel (there is: {', '.join(_parts(data.get('panels')))})")
+        raise StudyError(f"--panel {panel}: there is no such panel{there_is(panel, _parts(data.get('panels')))}")
     before, used_before = _given(data), _used(data)
     controls = _parts(data.get("controls"))
     data["panels"] = {panel: data["panels"][panel]}
@@ -149,5 +151,5 @@ def misfit(data: Data) -> str:
     try:
         study = ResolvedStudy.model_validate(data)
     except ValidationError as error:
-        return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-    return next((message.partition(" (there is:")[0] for _, message in problems(study)), "")
+        return refusal(error.errors()[0])
+    return next((re.split(r" \((?:did you mean|there is:)", message)[0] for _, message in problems(study)), "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from meanflow_core.own import sources_in
+from meanflow_core.words import there_is
 from studies.blame import blamed, messages, where
 from studies.consistency import problems
 from studies.dynamics import stage_problems
@@ -91,11 +91,9 @@ def _path_of(name: str, beside: Path | None = None) -> Path:
         return path if path.is_absolute() or beside is None else beside / path
     if name in builtin_names():
         return BUILTIN / f"{name}.yaml"
-    close = difflib.get_close_matches(name, builtin_names(), 1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
     raise StudyError(
-        f"unknown study '{name}'{hint} (there is: {', '.join(builtin_names())}; a file of your own is given "
-        "by its path, ./mine.yaml)"
+        f"unknown study '{name}'{there_is(name, builtin_names(), shown=20)}; a file of your own is given by its path, "
+        "./mine.yaml"
     )
 
 
@@ -191,7 +189,7 @@ def merged(
     Raises: StudyError for a scale that is not there, or an override that cannot be laid over.
     """
     if scale not in source.scales:
-        raise StudyError(f"study '{source.name}' has no scale '{scale}' (it has: {', '.join(source.scales)})")
+        raise StudyError(f"study '{source.name}' has no scale '{scale}'{there_is(scale, source.scales)}")
     _check_hidden(source, scale)
     data = merge({k: v for k, v in source.data.items() if k != SCALES}, source.data[SCALES][scale])
     data["scale"] = scale

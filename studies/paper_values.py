@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from meanflow_core.words import refusal
 from studies.errors import StudyError
 from studies.strict import Name, Strict
 from studies.yamlfile import read_yaml
@@ -83,7 +84,7 @@ def _load(path: Path) -> _File:
     except ValidationError as error:
         first = error.errors()[0]
         where = [".".join(map(str, first["loc"]))] if first["loc"] else []
-        raise StudyError(": ".join([str(path), *where, first["msg"].removeprefix("Value error, ")])) from None
+        raise StudyError(": ".join([str(path), *where, refusal(first)])) from None
 
 
 def load_paper_tables(path: Path = PAPER_VALUES) -> dict[int, PaperTable]:

@@ -24,6 +24,7 @@ from meanflow_core.components import Program
 from meanflow_core.config import Measurement
 from meanflow_core.own import Source, with_sources
 from meanflow_core.registry import spec_field
+from meanflow_core.words import there_is
 from studies.claim import Claim
 from studies.figure import Figure
 from studies.strict import Attribute, Name, Seed, Strict, in_one_message
@@ -74,7 +75,7 @@ def fill(value: Any, names: Mapping[str, Attribute]) -> Any:
     if not isinstance(value, str) or not value.startswith("$"):
         return value
     if value[1:] not in names:
-        raise ValueError(f"{value} is no attribute of the arm and no constant (there is: {', '.join(names) or 'none'})")
+        raise ValueError(f"{value} is no attribute of the arm and no constant{there_is(value[1:], names)}")
     return names[value[1:]]
 
 
@@ -183,7 +184,7 @@ class ResolvedStudy(Strict):
     paper_values: bool = True
     observers: tuple[spec_field("observer"), ...] = ()  # type: ignore[valid-type]
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: PositiveInt = 1
+    threads: int = Field(default=1, ge=1, le=1024)
     log_every_steps: PositiveInt = 100
     checkpoint_every_epochs: PositiveInt | None = None
     keep_every_epochs: PositiveInt | None = None

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from meanflow_core.words import refusal
 from studies.strict import Attribute, Strict
 
 SEARCHES = ("asha", "optuna")  # strategies whose points depend on what others have measured
@@ -49,7 +50,7 @@ def _list_or_range(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     except ValidationError as error:
         of_range = isinstance(value, dict)
         own = [one for one in error.errors() if str(one["loc"][0]).startswith("list") != of_range]
-        said = ((".".join(map(str, one["loc"][1:])), one["msg"].removeprefix("Value error, ")) for one in own)
+        said = ((".".join(map(str, one["loc"][1:])), refusal(one)) for one in own)
         words = (f"{'' if of_range else 'entry '}{at}: {what}" if at else what for at, what in said)
         raise ValueError(f"{wanted}: {'; '.join(words)}") from None
 

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
+from meanflow_core.words import did_you_mean, listed
 from results.stored import StoredRun, stored_runs
 from studies.arms import Arm
 from studies.errors import StudyError
@@ -26,7 +27,6 @@ STANDINGS: tuple[Standing, ...] = get_args(Standing)
 Kind = Literal["train", "evaluate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ITSELF = "-"  # as a variant: the study itself, without one
-SHOWN_ARMS = 12
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ def select(stored: Sequence[StoredStudy], chosen: Filter, unreadable: list[str] 
     """
     near = [one for one in stored if _like(one.run.scale, chosen.scale) and _of_variant(one, chosen.variant)]
     if not near and (stored or chosen.what or chosen.seeds):
-        raise StudyError(f"no study was run{_in_words(chosen)}; there is: {_studies(stored)}")
+        raise StudyError(
+            f"no study was run{_in_words(chosen)} ({_meant_by(chosen, stored)}there is: {_studies(stored)})"
+        )
     found: list[dict[int, Arm]] = [{} for _ in near]
     for pattern in chosen.what or ("*",):
         for there, arms in zip(found, _hits(pattern, near, unreadable), strict=True):
@@ -127,7 +129,7 @@ def select(stored: Sequence[StoredStudy], chosen: Filter, unreadable: list[str] 
     ]
     if any(found) and not any(one.arms for one in kept):
         seeds = sorted({arm.seed for arms in found for arm in arms.values()})
-        raise StudyError(f"none of these seeds was run; there is: {', '.join(map(str, seeds))}")
+        raise StudyError(f"none of these seeds was run (there is: {listed(seeds)})")
     return [one for one in kept if one.arms]
 
 
@@ -138,8 +140,8 @@ def _hits(pattern: str, stored: Sequence[StoredStudy], unreadable: list[str] | N
     named = [one for one in stored if _like(one.run.study, study)]
     if rest and not named:
         raise StudyError(
-            f"'{pattern}': no study that was run is called '{study}' (a pattern is study/panel/arm, and * is any); "
-            f"there is: {_studies(stored)}"
+            f"'{pattern}': no study that was run is called '{study}' (a pattern is study/panel/arm, and * is any; "
+            f"{did_you_mean(study, {one.run.study for one in stored})}there is: {_studies(stored)})"
         )
     panel, name = [*rest, "*", "*"][:2] if named else ("*", study)
     readable = [one for one in named or stored if _readable(one, unreadable)]
@@ -147,7 +149,9 @@ def _hits(pattern: str, stored: Sequence[StoredStudy], unreadable: list[str] | N
     if readable and not any(hits):
         said = f"no arm is called '{pattern}'" if named else f"neither a study nor an arm is called '{pattern}'"
         studies = "" if named else f"the studies {_studies(stored)}, and the arms "
-        raise StudyError(f"{said}; there is: {studies}{arm_names(a for one in readable for a in one.arms)}")
+        arms = [arm for one in readable for arm in one.arms]
+        meant = did_you_mean(pattern, [*(one.run.study for one in stored), *_names(arms), *(arm.name for arm in arms)])
+        raise StudyError(f"{said} ({meant}there is: {studies}{arm_names(arms)})")
     return hits
 
 
@@ -180,8 +184,16 @@ def _in_words(chosen: Filter) -> str:
     return said + (f" as '{chosen.variant}'" if chosen.variant else "")
 
 
+def _meant_by(chosen: Filter, stored: Sequence[StoredStudy]) -> str:
+    """The scale or the variant that is close to the one asked for."""
+    scales, variants = {one.run.scale for one in stored}, {one.run.variant for one in stored if one.run.variant}
+    if chosen.scale and not any(_like(scale, chosen.scale) for scale in scales):
+        return did_you_mean(chosen.scale, scales)
+    return did_you_mean(chosen.variant, variants) if chosen.variant else ""
+
+
 def _studies(stored: Sequence[StoredStudy]) -> str:
-    return "; ".join(one.name for one in stored) or "nothing"
+    return listed(one.name for one in stored) if stored else "nothing"
 
 
 def arms_like(arms: Sequence[Arm], panel: str, name: str) -> dict[int, Arm]:
@@ -191,6 +203,8 @@ def arms_like(arms: Sequence[Arm], panel: str, name: str) -> dict[int, Arm]:
 
 def arm_names(arms: Iterable[Arm]) -> str:
     """What arms there are, for a message."""
-    names = list(dict.fromkeys(f"{arm.study}/{arm.panel}/{arm.name}" for arm in arms))
-    more = len(names) - SHOWN_ARMS
-    return ", ".join(names[:SHOWN_ARMS]) + (f" and {more} more" if more > 0 else "")
+    return listed(_names(arms))
+
+
+def _names(arms: Iterable[Arm]) -> list[str]:
+    return list(dict.fromkeys(f"{arm.study}/{arm.panel}/{arm.name}" for arm in arms))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meanflow_core.config import Checkpoint, Weights
+from meanflow_core.words import listed
 from results.layout import Home, TrajectoryDir
 from studies.arms import Arm, StageRun
 from studies.errors import StudyError
@@ -73,7 +74,7 @@ def kept_at(home: Home, arm: Arm, epoch: float | None, weights: Weights = "ema")
     for one in there:
         if abs(one.epoch - epoch) < 1e-9:
             return one
-    epochs = ", ".join(f"{one.epoch:g}" for one in there)
+    epochs = listed(f"{one.epoch:g}" for one in there)
     raise StudyError(f"no {weights} weights of {name} are kept at epoch {epoch:g} (there is: {epochs})")
 
 

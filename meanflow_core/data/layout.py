@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from meanflow_core.sha import file_sha256
+from meanflow_core.words import there_is
 
 DATA_ROOT = "STUDY_DATA"
 MOST_DIMENSIONS = 4096  # a covariance of 128 MiB
@@ -86,9 +87,8 @@ def read_meta(name: str) -> tuple[Meta, str]:
         text = (folder / META).read_bytes()
         return Meta.model_validate_json(text), fingerprint_of(text)
     except FileNotFoundError:
-        there = ", ".join(names()) or "none"
         raise LayoutError(
-            f"there is no data set '{name}' in {data_root()} (there is: {there}); `study data add {name} SOURCE` "
+            f"there is no data set '{name}' in {data_root()}{there_is(name, names())}; `study data add {name} SOURCE` "
             f"makes one, and {DATA_ROOT} names the folder that holds them"
         ) from None
     except OSError as error:

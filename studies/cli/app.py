@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import typer
+import re
+from typing import Any
 
+import typer
+from typer.core import TyperGroup
+
+from meanflow_core.words import did_you_mean
 from studies.cli import (
     admin,
     authoring,
@@ -23,8 +28,29 @@ from studies.cli import (
     why,
 )
 
+
+class Commands(TyperGroup):
+    """Says of a value that an option does not take what is wrong in plain words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = plain(error.message)
+            raise
+
+
+def plain(message: str) -> str:
+    """``Value error, 'lical' is not one of 'local', 'ray'.`` without what pydantic says first, and which is meant."""
+    said = message.removeprefix("Value error, ").partition(", unable to parse")[0]
+    found = re.fullmatch(r"'(.*)' is not one of (.*)\.", said, re.DOTALL)
+    meant = did_you_mean(found[1], re.findall("'([^']*)'", found[2])) if found else ""
+    return f"{said} {meant}".strip()
+
+
 app = typer.Typer(
     name="study",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

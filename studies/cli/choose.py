@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from meanflow_core.words import listed
 from studies.errors import StudyError
 from studies.fitting import resolve_fitted
 from studies.loader import BUILTIN, StudySource, builtin_names, load_source
@@ -63,7 +64,7 @@ def default_scale(source: StudySource) -> tuple[str, str]:
         return "gpu", "there is a GPU"
     if "cpu" in source.scales:
         return "cpu", "the default without a GPU" if "gpu" in source.scales else "the default"
-    raise StudyError(f"study '{source.name}' has no default scale; choose one with --scale: {', '.join(source.scales)}")
+    raise StudyError(f"study '{source.name}' has no default scale; choose one with --scale: {listed(source.scales)}")
 
 
 def check_own_name(source: StudySource) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meanflow_core.words import there_is
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _standing(word: str) -> Standing:
     for standing in STANDINGS:
         if standing == word.strip():
             return standing
-    raise StudyError(f"--status {word}: there is {', '.join(STANDINGS)}")
+    raise StudyError(f"--status {word}: nothing stands so{there_is(word, STANDINGS)}")
 
 
 def _kind(word: str | None) -> Kind | None:
@@ -99,4 +100,4 @@ def _kind(word: str | None) -> Kind | None:
             return kind
     if word is None:
         return None
-    raise StudyError(f"--kind {word}: there is {' and '.join(KINDS)}")
+    raise StudyError(f"--kind {word}: there is no such kind of work{there_is(word, KINDS)}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meanflow_core.words import listed
 from studies.cli.filters import KindOpt, OneScaleOpt, OneSeedsOpt, OneVariantOpt, StatusOpt, WhatArg, chosen
 from studies.cli.options import DEFAULT_HOME, HomeOpt
 from studies.errors import StudyError
@@ -75,7 +76,7 @@ def _nothing(found: list[Try], attempt: int | None) -> str:
     if attempt is None or not found:
         return "nothing of this has been tried yet; `study status` says how it stands"
     numbers = sorted({one.attempt.attempt for one in found})
-    return f"there is no attempt {attempt} among those that match (there is: {', '.join(map(str, numbers))})"
+    return f"there is no attempt {attempt} among those that match (there is: {listed(numbers)})"
 
 
 def _say(text: str) -> None:

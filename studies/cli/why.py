@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meanflow_core.words import did_you_mean
 from studies.cli.filters import FILE
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, OverrideOpt, ScaleOpt, SeedsOpt, VariantOpt
 from studies.errors import StudyError
@@ -77,7 +78,9 @@ def _arms(session: Session, asked: str, panel: str, name: str) -> list[Arm]:
 
     arms = list(arms_like(session.arms, panel, name).values())
     if not arms:
-        raise StudyError(f"no arm is called '{asked}'; there is: {arm_names(session.arms)}")
+        there = (f"{arm.panel}/{arm.name}" for arm in session.arms)
+        meant = did_you_mean(f"{panel}/{name}", there)
+        raise StudyError(f"no arm is called '{asked}' ({meant}there is: {arm_names(session.arms)})")
     order = list(dict.fromkeys((arm.panel, arm.name) for arm in arms))
     return sorted(arms, key=lambda arm: (order.index((arm.panel, arm.name)), arm.seed))
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
 
+from meanflow_core.words import refusal, there_is
 from studies.errors import StudyError
 from studies.strict import Strict, in_one_message
 from studies.yamlfile import read_yaml
@@ -93,8 +94,8 @@ def load_cluster(name: str) -> Cluster:
     looks_like_file = name.endswith((".yaml", ".yml")) or "/" in name
     if not looks_like_file and name not in builtin_clusters():
         raise StudyError(
-            f"unknown cluster profile '{name}' (there is: {', '.join(builtin_clusters())}; one of your own is given by "
-            "its path, ./mycluster.yaml)"
+            f"unknown cluster profile '{name}'{there_is(name, builtin_clusters())}; one of your own is given by its "
+            "path, ./mycluster.yaml"
         )
     file = read_yaml(Path(name).expanduser() if looks_like_file else BUILTIN / f"{name}.yaml")
     try:
@@ -104,8 +105,8 @@ def load_cluster(name: str) -> Cluster:
         for item in error.errors():
             _, line = file.find(tuple(item["loc"]))
             known = Cluster.model_fields if len(item["loc"]) == 1 else TimeLimit.model_fields
-            message = item["msg"].removeprefix("Value error, ")
+            message = refusal(item)
             if item["type"] == "extra_forbidden":
-                message = f"unknown key (there is: {', '.join(known)})"
+                message += there_is(item["loc"][-1], known, shown=20)
             said.append(f"{file.path}:{line}: {'.'.join(map(str, item['loc']))}: {message}")
         raise StudyError("\n".join(said)) from None

@@ -36,13 +36,36 @@ def line_of(text: str, part: str) -> int:
 
 FILES: dict[str, tuple[tuple[tuple[str, str], ...], str, tuple[str, ...]]] = {
     # name: (edits, a part of the line that the message must name, words of the message)
-    "unknown key": ((("arm_name:", "arm_nmae:"),), "arm_nmae", ("unknown key; did you mean 'arm_name'",)),
-    "unknown key of a scale": ((("    primary: frechet_pixel", "    primry: x"),), "primry", ("unknown key",)),
-    "unknown key of a stage": ((("fm_ratio: 1.0", "fm_ration: 1.0"),), "fm_ration", ("unknown key", "fm_ratio")),
+    "unknown key": ((("arm_name:", "arm_nmae:"),), "arm_nmae", ("unknown key (did you mean 'arm_name'?",)),
+    "unknown key of a scale": (
+        (("    primary: frechet_pixel", "    primry: x"),),
+        "primry",
+        ("unknown key (did you mean 'primary'?",),
+    ),
+    "unknown key of a claim": (
+        (("    over: v_", "    overr: v_"),),
+        "overr",
+        ("claims.0.overr: unknown key", "'over'?"),
+    ),
+    "unknown key of a figure": (
+        (("colour_by: v_", "color_by: v_"),),
+        "figure:",
+        ("figure.color_by: unknown key", "'colour_by'?"),
+    ),
+    "unknown kind of figure": ((("kind: curves", "kind: curve"),), "figure:", ("no kind 'curve'", "'curves'?")),
+    "unknown key of a stage": (
+        (("fm_ratio: 1.0", "fm_ration: 1.0"),),
+        "fm_ration",
+        ("unknown key (did you mean 'fm_ratio'?",),
+    ),
     "duplicate key": ((("arm_name:", "title: again\narm_name:"),), "title: again", ("duplicate key", "once")),
     "not YAML": ((("panels:", "panels: ]"),), "panels: ]", ("not valid YAML",)),
     "wrong type": ((("steps_per_epoch: 10", "steps_per_epoch: ten"),), "ten", ("steps_per_epoch", "integer")),
-    "unknown network": ((("name: mlp", "name: mlpp"),), "mlpp", ("unknown network 'mlpp'", "dit, mlp")),
+    "unknown network": (
+        (("name: mlp", "name: mlpp"),),
+        "mlpp",
+        ("unknown network 'mlpp' (did you mean 'mlp'?", "dit, mlp"),
+    ),
     "unknown metric": ((("name: frechet,", "name: frechett,"),), "frechett", ("unknown metric", "there is:")),
     "fractional rows": ((("fm_ratio: 1.0", "fm_ratio: 0.3"),), "fm_ratio: 0.3", ("4.8 rows", "0.3125")),
     "lists of unequal length": ((("u_epochs: 4}", "u_epochs: [1, 2]}"),), "  left:", ("equally long",)),
@@ -86,7 +109,15 @@ def test_a_file_that_is_no_study_is_refused(files: dict[str, str], says: tuple[s
     [
         (("run", "obs_v_then"), ("unknown study 'obs_v_then'", "did you mean 'obs_v_then_u'")),
         (("run", "./gone.yaml"), ("no file gone.yaml",)),
-        (("run", TINY, "--scale", "huge"), ("no scale 'huge'", "cpu, long")),
+        (("run", TINY, "--scale", "huge"), ("no scale 'huge' (there is: cpu, long)",)),
+        (("run", TINY, "--scale", "CPU"), ("no scale 'CPU' (did you mean 'cpu'?",)),
+        (("run", TINY, "--backend", "loca"), ("'loca' is not one of", "did you mean 'local'?")),
+        (("run", TINY, "--workers", "many"), ("'--workers': Input should be a valid integer",)),
+        (("run", TINY, "--cluster", "gpu_exmple", "--backend", "slurm"), ("did you mean 'gpu_example'?",)),
+        (("run", TINY, "-o", "primary=frechet_pixl", "--as", "x"), ("did you mean 'frechet_pixel'?",)),
+        (("run", TINY, "-o", "dynamics.data=digts", "--as", "x"), ("did you mean 'digits'?",)),
+        (("why", f"{TINY}/lft"), ("did you mean",)),
+        (("status", "--status", "faild"), ("--status faild", "did you mean 'failed'?")),
         (("run", TINY, "-o", "steps_per_epoch=7"), ("--as NAME",)),
         (("run", TINY, "--as", "x"), ("--as x", "nothing to name")),
         (("run", TINY, "-o", "steps_per_epoch", "--as", "x"), ("key=value",)),

@@ -75,7 +75,7 @@ def test_one_filter_for_all(tiny: Path) -> None:
         (("--scale", "long"), ("at scale 'long'", "tiny at cpu")),
         (("--seeds", "x"), ("0-5 or 0,3,7",)),
         (("--status", "dead"), ("--status dead", "preempted, lost")),
-        (("--kind", "both"), ("--kind both", "train and evaluate")),
+        (("--kind", "both"), ("--kind both", "there is: train, evaluate")),
     ):
         for command in ("status", "watch", "logs"):
             refused(command, *args, home=tiny, says=says)

@@ -35,6 +35,7 @@ class Store:
         self.study, self.scale = resolved.study, resolved.scale
         self.runs = {self.scale: FakeRun(config=resolved.model_dump(mode="json"), scale=self.scale)}
         monkeypatch.setattr(queries, "latest_run", self.latest_run)
+        monkeypatch.setattr("results.stored.stored_runs", lambda engine: [])
         monkeypatch.setattr(queries, "evaluations", lambda engine, **k: self.frame)
         monkeypatch.setattr(queries, "protocols", lambda engine: self.protocols)
         monkeypatch.setattr(queries, "training_metrics", lambda engine, trajectories: layer_rows(self.frame))

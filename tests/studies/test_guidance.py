@@ -49,7 +49,10 @@ def test_one_option_of_several_is_overridden() -> None:
         ((BY_EFFECT, "dynamics.guidance.cfg_omega=1.0", DROP), "guidance: give cfg_omega .* or effective_omega"),
         (("dynamics.guidance={cfg_kappa: 0.5}", DROP), "guidance: give cfg_omega .* or effective_omega"),
         (("dynamics.guidance={effective_omega: 2.0}", DROP), "effective_omega needs a number, and cfg_kappa beside it"),
-        (("dynamics.guidance={cfg_omega: 1.0, cfg_kappa: 0.5, high: 1}", DROP), "guidance.high: unknown key$"),
+        (
+            ("dynamics.guidance={cfg_omega: 1.0, cfg_kappa: 0.5, high: 1}", DROP),
+            "guidance.high: unknown key .did you mean .hi.",
+        ),
         ((BY_EFFECT,), "label_dropout 0 never trains"),
         ((BY_EFFECT, DROP, "dynamics.network.conditional=false"), "a network that takes labels"),
         (("dynamics.transforms=[dtd]",), "'dtd' is paced by the v-loss, and with fm_ratio 0 there is none"),

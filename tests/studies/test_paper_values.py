@@ -130,7 +130,7 @@ def table(rows: str = ROW, columns: str = "{x: X}", more: str = "") -> str:
     [
         (table(columns="{y: Y}"), "tables.0: table 1, row 'r': there is no column 'x'"),
         (table(f"{ROW}, {ROW}"), "tables.0: table 1: two rows are the arm 'a'"),
-        (table(more=", note: n"), "tables.0.note: Extra inputs"),
+        (table(more=", note: n"), "tables.0.note: unknown key"),
         (table("{row: r, values: {x: -1}}"), "tables.0.rows.0.values.x: .*greater than 0"),
         (f"{table()}, {table()}", "each table may stand only once"),
     ],
