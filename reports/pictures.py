@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from meanflow_core.arrays import ArrayFileError, read_npy
 from reports.errors import ReportError
 
 Pictures = np.ndarray[Any, np.dtype[np.uint8]]
@@ -18,12 +19,10 @@ def read_pictures(path: Path, command: str) -> Pictures:
     Raises: ReportError where the file is missing or no such images.
     """
     try:
-        pictures: Pictures = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise _spoilt(path, "is missing", command) from None
-    except (OSError, ValueError, EOFError):
-        raise _spoilt(path, "is damaged", command) from None
-    if not isinstance(pictures, np.ndarray) or pictures.dtype != np.uint8:
+        pictures: Pictures = read_npy(path)
+    except ArrayFileError as error:
+        raise _spoilt(path, error.reason, command) from None
+    if pictures.dtype != np.uint8:
         raise _spoilt(path, "holds no images of 8 bits", command)
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3) or not pictures.size:
         raise _spoilt(path, f"holds an array of shape {pictures.shape} instead of images", command)

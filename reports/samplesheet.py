@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from meanflow_core.data.layout import Array, Meta, X, Y, open_array
+from meanflow_core.arrays import Array
+from meanflow_core.data.layout import Meta, open_labels, open_samples
 from reports.errors import ReportError
 from reports.pictures import block
 
@@ -20,7 +21,7 @@ def save_sheet(name: str, meta: Meta, rows: int, columns: int, out: Path) -> Pat
     """
     from PIL import Image
 
-    x = open_array(name, X, mapped=True)
+    x = open_samples(name, meta)
     chosen = _chosen(name, meta, rows, columns)
     pixels = x[chosen].transpose(0, 2, 3, 1).astype(np.float32)
     low, high = (0.0, float(meta.levels)) if meta.levels else (float(pixels.min()), float(pixels.max()))
@@ -42,7 +43,7 @@ def _chosen(name: str, meta: Meta, rows: int, columns: int) -> Array:
         if not full:
             raise ReportError(f"'{name}' has {meta.n} samples, fewer than a row of {columns}: give --columns")
         return np.arange(full * columns)
-    labels = open_array(name, Y)
+    labels = open_labels(name, meta)
     found = [np.flatnonzero(labels == label)[:columns] for label in range(min(rows, len(meta.classes)))]
     for label, one in enumerate(found):
         if len(one) < columns:

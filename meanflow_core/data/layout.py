@@ -4,38 +4,55 @@ A data set is a folder ``<data root>/<name>/`` with
 
     x.npy            uint8 (N, C, H, W), images of ``levels`` + 1 grey levels, or float32 (N, ...)
     y.npy            int64 (N,), 0 … number of classes − 1; only where there are classes
-    statistics.npz   mean (D,) and covariance (D, D; denominator N − 1) of the flattened x as trained on, float64; only
-                     for D up to MOST_DIMENSIONS
+    statistics.npz   mean (D,) and covariance (denominator N − 1) of the flattened x as trained on, float64, of the
+                     covariance the upper triangle, row by row (``upper``); only where N > D ≤ MOST_DIMENSIONS: of fewer
+                     samples it is larger than the samples, from which it is computed when it is asked for
     meta.json        `Meta`: names of the classes, where the data come from, and sha256 and size of every file
 
-Its *fingerprint*, the first 20 hex digits of the sha256 of meta.json, stands in the study and so in every key.
+Its *fingerprint*, the first 20 hex digits of the sha256 of meta.json, stands in the study and so in every key. Of
+format 1, which is still read, statistics.npz has the whole ``covariance`` (D, D), for any N.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from meanflow_core.arrays import (
+    CHUNK_BYTES,
+    Array,
+    ArrayFileError,
+    bad_moments,
+    not_finite,
+    read_npy,
+    read_npz,
+    regular_size,
+    rows_a_chunk,
+    signature,
+)
 from meanflow_core.sha import file_sha256
 from meanflow_core.words import there_is
 
 DATA_ROOT = "STUDY_DATA"
 MOST_DIMENSIONS = 4096  # a covariance of 128 MiB
-CHECKED_BYTES = 2**31  # more than this is hashed by `study data check` alone
-CHUNK_BYTES = 2**26
+CHECKED_BYTES = 2**31  # more than this is read by `study data check` alone
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,59}")
+ASIDE = re.compile(rf"\.({NAME.pattern})\.\d+")  # what an attempt writes, until it is whole
 X, Y, STATISTICS, META = "x.npy", "y.npy", "statistics.npz", "meta.json"
-
-Array = np.ndarray[Any, np.dtype[Any]]
+ANEW = "add the data set anew"
 
 
 class LayoutError(ValueError):
@@ -50,16 +67,18 @@ class File(BaseModel):
 
 
 class Meta(BaseModel):
-    """What meta.json says. x as trained on is ``2·x/levels − 1`` of images, else the array itself."""
+    """What meta.json says. x as trained on is ``2·x/levels − 1`` of images, else the array itself; ``background`` is
+    the colour, #rrggbb, upon which transparent pixels were laid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     n: PositiveInt
     shape: tuple[PositiveInt, ...]
     levels: PositiveInt | None
     classes: tuple[str, ...] = ()
     source: str
+    background: str | None = None
     files: dict[str, File]
 
 
@@ -84,6 +103,8 @@ def read_meta(name: str) -> tuple[Meta, str]:
     """(meta, fingerprint). Raises: LayoutError where there is no such data set, or what is there is none."""
     folder = folder_of(name)
     try:
+        if (folder / META).exists() and not (folder / META).is_file():
+            raise LayoutError(f"{folder / META} is not a regular file")
         text = (folder / META).read_bytes()
         return Meta.model_validate_json(text), fingerprint_of(text)
     except FileNotFoundError:
@@ -99,15 +120,62 @@ def read_meta(name: str) -> tuple[Meta, str]:
         raise LayoutError(f"{folder / META} is not of `study data add`, or damaged ({said})") from None
 
 
-def open_array(name: str, file: str, *, mapped: bool = False) -> Array:
-    """``x.npy`` or ``y.npy`` of a data set. Raises: LayoutError where it is missing or damaged."""
-    path = folder_of(name) / file
+def open_samples(name: str, meta: Meta) -> Array:
+    """x, memory-mapped. Raises: LayoutError where it is missing, damaged, or not what ``meta`` says."""
+    return _opened(folder_of(name) / X, np.dtype(np.uint8 if meta.levels else np.float32), (meta.n, *meta.shape))
+
+
+def open_labels(name: str, meta: Meta) -> Array:
+    """y, in memory, of data with classes. Raises: LayoutError as for x, and for labels of no class."""
+    path = folder_of(name) / Y
+    y = _opened(path, np.dtype(np.int64), (meta.n,))
+    if not 0 <= y.min() <= y.max() < len(meta.classes):
+        raise LayoutError(f"{path} has labels outside 0 … {len(meta.classes) - 1}: {ANEW}")
+    return np.array(y)
+
+
+def _opened(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     try:
-        held: Array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-        return held
-    except (OSError, ValueError, EOFError) as error:
-        said = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
-        raise LayoutError(f"{path} {said}: add the data set anew") from None
+        held = read_npy(path, mapped=True)
+    except ArrayFileError as error:
+        raise LayoutError(f"{error}: {ANEW}") from None
+    if held.dtype != dtype or held.shape != shape:
+        raise LayoutError(f"{path} is {held.dtype} {held.shape}, and {META} says {dtype} {shape}: {ANEW}")
+    return held
+
+
+def read_statistics(name: str, meta: Meta) -> tuple[Array, Array] | None:
+    """Mean (D,) and covariance (D, D) of the flattened x as trained on, float64; None for more than MOST_DIMENSIONS, or
+    a single sample. Raises: LayoutError where the file that holds them is missing, damaged, or unsuited."""
+    dimensions = int(np.prod(meta.shape))
+    if STATISTICS not in meta.files:
+        if dimensions > MOST_DIMENSIONS or meta.n < 2:
+            return None
+        return moments(_chunks(open_samples(name, meta), meta.levels), dimensions)
+    path = folder_of(name) / STATISTICS
+    try:
+        held, _ = read_npz(path, ("mean", "covariance", "upper"))
+    except ArrayFileError as error:
+        raise LayoutError(f"{error}: {ANEW}") from None
+    if "mean" not in held or not {"covariance", "upper"} & set(held):
+        raise LayoutError(f"{path} has no mean and covariance: {ANEW}")
+    triangle = _upper(dimensions)
+    if "covariance" in held:
+        covariance = held["covariance"]
+    elif held["upper"].shape == (triangle.sum(),):
+        covariance = np.zeros((dimensions, dimensions), held["upper"].dtype)
+        covariance[triangle] = held["upper"]
+        covariance.T[triangle] = held["upper"]
+    else:
+        raise LayoutError(f"{path} has an upper triangle {held['upper'].shape}, not of {dimensions} dimensions: {ANEW}")
+    if said := bad_moments(held["mean"], covariance, dimensions):
+        raise LayoutError(f"{path} {said}: {ANEW}")
+    return held["mean"], covariance
+
+
+def _upper(dimensions: int) -> Array:
+    """Where the upper triangle of a matrix is, its diagonal included."""
+    return np.tri(dimensions, dtype=bool).T
 
 
 def fingerprint_of(meta: bytes) -> str:
@@ -122,55 +190,141 @@ def write(
     labels: Sequence[int] | Array | None = None,
     classes: Sequence[str] = (),
     levels: int | None = None,
+    background: str | None = None,
 ) -> tuple[Meta, str]:
-    """Write a new data set, aside first and then by a rename, so that it is there whole or not at all.
+    """Write a new data set, aside first and then by a rename, so that it is there whole or not at all. What attempts
+    that were killed have left in the data root is removed.
 
     Args:
         items: batches (B, *shape) of altogether n samples, uint8 with ``levels`` or float32 without.
     Returns: (meta, fingerprint).
-    Raises: LayoutError where one of that name is there, or the samples are unsuited.
+    Raises: LayoutError where one of that name is there or being written, the samples are unsuited, or the disk is too
+        small, which is said before the second batch is asked for.
     """
     folder = folder_of(name)
     if folder.exists():
         raise LayoutError(f"{folder} is there already; remove it, or give another name")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        x = _write_samples(aside / X, items, n)
-        if labels is not None:
-            np.save(aside / Y, _checked(np.asarray(labels), n, len(classes)))
-        if (dimensions := int(np.prod(x.shape[1:]))) <= MOST_DIMENSIONS and n > 1:
-            mean, covariance = moments(_chunks(x, levels), dimensions)
-            np.savez(aside / STATISTICS, mean=mean, covariance=covariance)
-        paths = sorted(aside.iterdir())
-        written = {path.name: File(sha256=file_sha256(path), bytes=path.stat().st_size) for path in paths}
-        meta = Meta(n=n, shape=x.shape[1:], levels=levels, classes=tuple(classes), source=source, files=written)
-        text = json.dumps(meta.model_dump(mode="json"), indent=1).encode()
-        (aside / META).write_bytes(text)
-        aside.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(name):
+            clear_dead(name)
+            try:
+                aside.mkdir()
+                _write_samples(aside / X, items, n)
+                if labels is not None:
+                    np.save(aside / Y, _checked(np.asarray(labels), n, len(classes)))
+                x = read_npy(aside / X, mapped=True)
+                if n > (dimensions := int(np.prod(x.shape[1:]))) <= MOST_DIMENSIONS:
+                    mean, covariance = moments(_chunks(x, levels), dimensions)
+                    np.savez(aside / STATISTICS, mean=mean, upper=covariance[_upper(dimensions)])
+                paths = sorted(aside.iterdir())
+                written = {path.name: File(sha256=file_sha256(path), bytes=path.stat().st_size) for path in paths}
+                meta = Meta(
+                    n=n, shape=x.shape[1:], levels=levels, classes=tuple(classes), source=source,
+                    background=background, files=written,
+                )  # fmt: skip
+                text = json.dumps(meta.model_dump(mode="json"), indent=1).encode()
+                (aside / META).write_bytes(text)
+                aside.rename(folder)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         said = f"{folder} cannot be written: {error.strerror or error}"
         raise LayoutError(f"{said}; {DATA_ROOT} names the folder that holds data sets") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return meta, fingerprint_of(text)
 
 
-def _write_samples(path: Path, items: Iterable[Array], n: int) -> Array:
-    x: Array | None = None
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Inside, no other process writes a data set of this name: a lock that the system takes back when its holder dies.
+    Raises: LayoutError where another one does."""
+    path = data_root() / f".{name}.lock"
+    file = _locked(path)
+    if file is None:
+        raise LayoutError(f"another process is adding a data set '{name}' to {data_root()}")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """The lock file, locked and open; None where a process that lives holds it."""
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        except BlockingIOError:
+            file.close()
+            return None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # whoever held it has removed it meanwhile: others lock a new one
+
+
+def clear_dead(locked: str) -> None:
+    """Remove what attempts at adding data sets left when they were killed: of the name ``locked`` all, of others that
+    of which no process holds the lock."""
+    for path in data_root().glob(".*"):
+        match = ASIDE.fullmatch(path.name)
+        if match is None or not path.is_dir():
+            continue
+        if match[1] == locked:
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        try:
+            with _alone(match[1]):
+                shutil.rmtree(path, ignore_errors=True)
+        except (LayoutError, OSError):
+            continue  # it is being written, or it is not ours
+
+
+def _write_samples(path: Path, items: Iterable[Array], n: int) -> None:
+    """Room for all is taken with the first batch, and nothing is written through a map: a full disk is an OSError."""
+    first: Array | None = None
     at = 0
-    for batch in items:
-        if x is None:
-            x = np.lib.format.open_memmap(path, mode="w+", dtype=batch.dtype, shape=(n, *batch.shape[1:]))
-        if not np.isfinite(batch).all():
-            raise LayoutError(f"some of samples {at} to {at + len(batch) - 1} are not finite")
-        x[at : at + len(batch)] = batch
-        at += len(batch)
-    if x is None or at != n:
+    with path.open("wb") as file:
+        for batch in items:
+            if first is None:
+                first = batch[:0]
+                header = {"descr": batch.dtype.str, "fortran_order": False, "shape": (n, *batch.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)
+                _reserve(file, n * batch[:1].nbytes)
+            if batch.shape[1:] != first.shape[1:] or batch.dtype != first.dtype:
+                raise LayoutError(
+                    f"samples {at} to {at + len(batch) - 1} are {batch.dtype} {batch.shape[1:]}, and the first "
+                    f"{first.dtype} {first.shape[1:]}"
+                )
+            if (bad := not_finite(batch) if batch.dtype != np.uint8 else None) is not None:
+                raise LayoutError(f"some samples are not finite, the first of them sample {at + bad}")
+            at += len(batch)
+            if at > n:
+                raise LayoutError(f"more than the {n} samples that were announced")
+            file.write(np.ascontiguousarray(batch).data)
+    if at != n or first is None:
         raise LayoutError(f"{at} samples where {n} were announced")
-    x.flush()  # type: ignore[attr-defined]
-    return x
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Take the room for ``size`` more bytes. Raises: OSError where the disk has less."""
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), file.tell(), size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = shutil.disk_usage(Path(file.name).parent).free
+                said = f"{error.strerror} (the samples take {size / 2**20:,.1f} MiB, {free / 2**20:,.1f} MiB are free)"
+                raise OSError(error.errno, said) from None
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system that cannot
+                raise
 
 
 def _checked(labels: Array, n: int, classes: int) -> Array:
@@ -205,26 +359,74 @@ def moments(chunks: Iterable[Array], dimensions: int) -> tuple[Array, Array]:
 
 
 def problems(name: str, fingerprint: str | None = None, *, thorough: bool = False) -> list[str]:
-    """What is wrong with a data set, in words; empty if nothing is.
+    """What is wrong with a data set, in words; empty if nothing is. A process remembers what it found as long as no
+    file changes, unless it is to be thorough.
 
     Args:
         fingerprint: what it should have.
-        thorough: hash every file, however large.
+        thorough: read every file, however large.
     """
     try:
         meta, found = read_meta(name)
     except LayoutError as error:
         return [str(error)]
-    folder = folder_of(name)
     if fingerprint not in (None, found):
         return [f"the data set '{name}' in {data_root()} has fingerprint {found}, and the study asks for {fingerprint}"]
-    wrong = []
-    for file, said in meta.files.items():
-        path = folder / file
-        if not path.is_file():
-            wrong.append(f"{path} is missing")
-        elif path.stat().st_size != said.bytes:
-            wrong.append(f"{path} has {path.stat().st_size} bytes, not the {said.bytes} that {META} says")
-        elif (thorough or said.bytes <= CHECKED_BYTES) and file_sha256(path) != said.sha256:
-            wrong.append(f"{path} is damaged: its sha256 is not that of {META}; add the data set anew")
-    return wrong
+    if thorough:
+        return _problems(name, meta, thorough)
+    return list(_problems_once(name, found, tuple(signature(folder_of(name) / file) for file in sorted(meta.files))))
+
+
+@lru_cache(64)
+def _problems_once(name: str, fingerprint: str, files: tuple[object, ...]) -> tuple[str, ...]:
+    return tuple(_problems(name, read_meta(name)[0], thorough=False))
+
+
+def _problems(name: str, meta: Meta, thorough: bool) -> list[str]:
+    folder = folder_of(name)
+    if damaged := [line for file, said in meta.files.items() for line in _damage(folder / file, said, thorough)]:
+        return damaged
+    # What follows finds nothing in what `write` has made: another program may have written the folder.
+    if X not in meta.files or bool(meta.classes) != (Y in meta.files):
+        files = ", ".join(meta.files) or "none"
+        return [f"{folder / META} names the files {files} for {len(meta.classes)} classes: {ANEW}"]
+    readers: list[Callable[[], object]] = [lambda: _scan(name, meta, thorough)]
+    readers += [lambda: open_labels(name, meta)] if meta.classes else []
+    readers += [lambda: read_statistics(name, meta)] if STATISTICS in meta.files else []
+    return [said for reader in readers if (said := _complaint(reader))]
+
+
+def _damage(path: Path, said: File, thorough: bool) -> Iterator[str]:
+    """Whether a file is the one of which meta.json speaks."""
+    try:
+        size = regular_size(path)
+        if size != said.bytes:
+            yield f"{path} has {size} bytes, not the {said.bytes} that {META} says: {ANEW}"
+        elif (thorough or size <= CHECKED_BYTES) and file_sha256(path) != said.sha256:
+            yield f"{path} is damaged: its sha256 is not that of {META}; {ANEW}"
+    except ArrayFileError as error:
+        yield f"{error}: {ANEW}"
+    except OSError as error:
+        yield f"{path} cannot be read: {error.strerror}"
+
+
+def _scan(name: str, meta: Meta, thorough: bool) -> None:
+    """Raises: LayoutError where x is not what ``meta`` says, or, where it is small or read thoroughly, has values that
+    are not finite or above its levels."""
+    x, path = open_samples(name, meta), folder_of(name) / X
+    if x.nbytes > CHECKED_BYTES and not thorough:
+        return
+    if meta.levels is None and (bad := not_finite(x)) is not None:
+        raise LayoutError(f"{path}: sample {bad} is not finite: {ANEW}")
+    if meta.levels is not None and meta.levels < np.iinfo(x.dtype).max:
+        step = rows_a_chunk(x)
+        if (most := max(int(x[at : at + step].max()) for at in range(0, len(x), step))) > meta.levels:
+            raise LayoutError(f"{path} has a value of {most}, above the {meta.levels} levels of {META}: {ANEW}")
+
+
+def _complaint(reader: Callable[[], object]) -> str | None:
+    try:
+        reader()
+    except LayoutError as error:
+        return str(error)
+    return None

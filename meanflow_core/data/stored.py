@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from meanflow_core.arrays import Array
 from meanflow_core.components import StoredParams
 from meanflow_core.data.base import DataError
 from meanflow_core.data.finite import Finite
-from meanflow_core.data.layout import STATISTICS, Array, LayoutError, X, Y, folder_of, open_array, problems, read_meta
+from meanflow_core.data.layout import (
+    LayoutError,
+    Meta,
+    folder_of,
+    open_labels,
+    open_samples,
+    problems,
+    read_meta,
+    read_statistics,
+)
 from meanflow_core.registry import BuildContext
+
+T = TypeVar("T")
 
 
 class Stored(Finite):
@@ -40,11 +53,11 @@ class Stored(Finite):
 
     @cached_property
     def y(self) -> Tensor | None:
-        return torch.from_numpy(_opened(self.params.dataset, Y)) if self.num_classes else None
+        return torch.from_numpy(self._read(open_labels)) if self.num_classes else None
 
     @cached_property
     def _x(self) -> Array:
-        return _opened(self.params.dataset, X, mapped=True)
+        return self._read(open_samples)
 
     def rows(self, indices: Tensor, device: torch.device | str) -> Tensor:
         x = torch.from_numpy(self._x[indices.numpy()]).to(device)
@@ -52,21 +65,19 @@ class Stored(Finite):
 
     def reference_moments(self, A: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Those of the data themselves (denominator N − 1), as they were when it was added."""
-        if STATISTICS not in self.meta.files:
+        if (found := self._read(read_statistics)) is None:
             return None
-        with np.load(self.folder / STATISTICS, allow_pickle=False) as held:
-            mean, covariance = torch.from_numpy(held["mean"]), torch.from_numpy(held["covariance"])
+        mean, covariance = map(torch.from_numpy, found)
         return (mean, covariance) if A is None else (A @ mean, A @ covariance @ A.T)
 
     def preflight(self) -> list[str]:
         return problems(self.params.dataset, self.params.fingerprint)
 
-
-def _opened(name: str, file: str, *, mapped: bool = False) -> Array:
-    try:
-        return open_array(name, file, mapped=mapped)
-    except LayoutError as error:
-        raise DataError(str(error)) from None
+    def _read(self, reader: Callable[[str, Meta], T]) -> T:
+        try:
+            return reader(self.params.dataset, self.meta)
+        except LayoutError as error:
+            raise DataError(str(error)) from None
 
 
 def build(params: StoredParams, context: BuildContext) -> Stored:

@@ -9,7 +9,7 @@ with published numbers the pipeline is ADM's: fp32 decoding, pixels rounded from
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from meanflow_core.arrays import ArrayFileError, bad_moments, read_npz, signature
 from meanflow_core.components import LatentsParams
-from meanflow_core.data.latents import DATA_ROOT, folder_of
+from meanflow_core.data.latentfiles import DATA_ROOT, folder_of
 from meanflow_core.registry import Spec
 
+REFERENCE = "reference.npz"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 STATISTICS_KEYS = (
     ("mu", "sigma"),
@@ -43,8 +45,12 @@ def missing_assets(spec: Spec) -> list[str]:
     if not weights_path().is_file():
         missing.append(f"missing Inception weights {weights_path()} ($TORCH_HOME/hub/checkpoints/{INCEPTION_FILE})")
     folder = folder_of(spec.params.dataset)
-    if folder is not None and not (folder / "reference.npz").is_file():
-        missing.append(f"missing reference statistics {folder / 'reference.npz'} (mu and sigma of {FEATURES} features)")
+    if folder is not None:
+        path = folder / REFERENCE
+        if path.exists():
+            missing += _statistics_problems(path, signature(path))
+        else:
+            missing.append(f"missing reference statistics {path} (mu and sigma of {FEATURES} features)")
     return missing + missing_decoder(spec.params)
 
 
@@ -62,20 +68,32 @@ def missing_decoder(params: LatentsParams) -> list[str]:
 
 
 def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and covariance (d, d) from an .npz with mu and sigma or ref_mu and ref_sigma.
+    """Mean (d,) and covariance (d, d), float64, from an .npz with mu and sigma or ref_mu and ref_sigma.
 
-    Raises: ValueError if it has neither pair.
+    Raises: ArrayFileError if it has neither pair, is damaged, or holds what are no moments.
     """
-    with np.load(path) as file:
-        for mu, sigma in STATISTICS_KEYS:
-            if mu in file and sigma in file:
-                return torch.from_numpy(file[mu]), torch.from_numpy(file[sigma])
-        raise ValueError(f"{path} holds {', '.join(file.files)}; need mu and sigma, or ref_mu and ref_sigma")
+    held, names = read_npz(path, (name for pair in STATISTICS_KEYS for name in pair))
+    for mu, sigma in STATISTICS_KEYS:
+        if mu in held and sigma in held:
+            if said := bad_moments(held[mu], held[sigma]):
+                raise ArrayFileError(path, said)
+            return torch.from_numpy(held[mu].astype(np.float64)), torch.from_numpy(held[sigma].astype(np.float64))
+    raise ArrayFileError(path, f"holds {', '.join(names) or 'nothing'}; need mu and sigma, or ref_mu and ref_sigma")
+
+
+@lru_cache(16)
+def _statistics_problems(path: Path, _: object) -> tuple[str, ...]:
+    """What is wrong with reference statistics of Inception's features. Remembered as long as the file is the same."""
+    try:
+        mu, _sigma = read_statistics(path)
+    except ArrayFileError as error:
+        return (str(error),)
+    return () if len(mu) == FEATURES else (f"{path} has statistics of {len(mu)} features, not {FEATURES}",)
 
 
 def reference_moments(params: LatentsParams) -> tuple[Tensor, Tensor]:
     """The data's published statistics. Call only when :func:`missing_assets` is empty."""
-    return read_statistics(_folder(params) / "reference.npz")
+    return read_statistics(_folder(params) / REFERENCE)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,11 @@ from studies.cli.options import JsonOpt
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
+    from meanflow_core.arrays import Array
+    from meanflow_core.data.account import Account, Values
     from meanflow_core.data.layout import Meta
+
+CLASSES_SHOWN = 20
 
 data = typer.Typer(no_args_is_help=True, help="Data sets of your own, in $STUDY_DATA or ./study_data.")
 NameArg = Annotated[str, typer.Argument(metavar="NAME", help="What the data set is called.")]
@@ -48,25 +53,50 @@ def add(
         int | None, typer.Option("--size", min=1, max=4096, help="Scale and cut images to this many pixels a side.")
     ] = None,
     split: Annotated[Split, typer.Option("--split", help="Of CIFAR-10 and MNIST.")] = Split.train,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            "--background",
+            metavar="COLOUR",
+            help="What lies behind transparent pixels of images: black, '#808080', ... Default: white.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Add nothing where anything is left out, or looks wrong.")
+    ] = False,
     json: JsonOpt = False,
 ) -> None:
-    """Convert a data set, once, to the layout from which training reads it, and print how a study names it."""
+    """Convert a data set, once, to the layout from which training reads it, and print what was taken and left out, and
+    how a study names it."""
+    from meanflow_core.data.account import Account
     from meanflow_core.data.layout import write
     from meanflow_core.data.sources import read_source
     from studies.cli.output import print_json
 
     if not source.exists():
         raise StudyError(f"there is no file or folder {source}")
-    if kind is not None and (labels or size):
-        raise StudyError(f"--as {kind.value}: it has its own labels and size; leave out --labels and --size")
+    if kind is not None and (labels or size or background):
+        itself = "it has its own labels and size, and nothing transparent"
+        raise StudyError(f"--as {kind.value}: {itself}; leave out --labels, --size and --background")
     if kind is None and split is not Split.train:
         raise StudyError(f"--split {split.value}: only with --as cifar10 or --as mnist")
-    found = read_source(source, kind.value if kind else None, labels, size, split is Split.train)
-    meta, fingerprint = write(name, found.batches(), found.n, found.said, found.labels, found.classes, found.levels)
+    account = Account()
+    found = read_source(source, kind.value if kind else None, labels, size, split is Split.train, background, account)
+    batches = account.measured(found.batches(), images=found.levels is not None)
+    if strict:
+        batches = _strictly(batches, account)
+    meta, fingerprint = write(
+        name, batches, found.n, found.said, found.labels, found.classes, found.levels, found.background
+    )
     if json:
-        print_json(_record(name, meta, fingerprint))
+        print_json({**_record(name, meta, fingerprint), **account.record()})
         return
-    sys.stdout.write(f"{_said(name, meta)}\nin a study:  data: {_as_written(name, fingerprint)}\n")
+    for line in account.said("warning"):
+        sys.stderr.write(f"warning: {line}\n")
+    lines = [_said(name, meta), *_classes_line(meta, found.labels), _values_line(meta, account.values)]
+    lines += [f"{group}: {line}" for group in ("left out", "changed") for line in account.said(group)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.write(f"in a study:  data: {_as_written(name, fingerprint)}\n")
 
 
 @data.command("list")
@@ -150,14 +180,48 @@ def check(
         sys.exit(1)
 
 
+def _strictly(batches: Iterator[Array], account: Account) -> Iterator[Array]:
+    """The batches, as long as there is no doubt. Raises: StudyError, before the first or after the last."""
+    yield from _undoubted(account)
+    yield from batches
+    yield from _undoubted(account)
+
+
+def _undoubted(account: Account) -> tuple[()]:
+    if doubts := account.doubts():
+        listed = "".join(f"\n  - {line}" for line in doubts)
+        raise StudyError(f"--strict: nothing was added{listed}")
+    return ()
+
+
+def _classes_line(meta: Meta, labels: Array | None) -> Iterator[str]:
+    """The classes and how many samples each has, as far as a line or two hold them."""
+    import numpy as np
+
+    if labels is not None:
+        numbers = np.bincount(labels, minlength=len(meta.classes))
+        said = [f"{name} ({n:,})" for name, n in zip(meta.classes, numbers, strict=True)]
+        more = f", … ({len(said) - CLASSES_SHOWN:,} more)" if len(said) > CLASSES_SHOWN else ""
+        yield f"classes: {', '.join(said[:CLASSES_SHOWN])}{more}"
+
+
+def _values_line(meta: Meta, values: Values) -> str:
+    if meta.levels:
+        return f"values: {values.low:g} to {values.high:g}; 0 to {meta.levels} are trained on as −1 to 1"
+    spread = f"mean {values.mean:.3g}, standard deviation {values.std:.3g}"
+    return f"values: {values.low:.3g} to {values.high:.3g}, {spread}; trained on as they are"
+
+
 def _as_written(name: str, fingerprint: str) -> str:
     return f"{{name: stored, dataset: {name}, fingerprint: {fingerprint}}}"
 
 
 def _said(name: str, meta: Meta) -> str:
-    kind = "images" if meta.levels else "values"
-    classes = f", {len(meta.classes)} classes" if meta.classes else ", no classes"
-    return f"{name}: {meta.n:,} {kind} of shape {'×'.join(map(str, meta.shape))}{classes} (from {meta.source})"
+    from meanflow_core.data.account import counted
+
+    samples = counted(meta.n, "image" if meta.levels else "sample")
+    classes = counted(len(meta.classes), "class", "classes") if meta.classes else "no classes"
+    return f"{name}: {samples} of shape {'×'.join(map(str, meta.shape))}, {classes} (from {meta.source})"
 
 
 def _record(name: str, meta: Meta, fingerprint: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ _EXPECTED = (
     ("meanflow_core.evaluation.errors", "EvaluationError"),
     ("meanflow_core.data.base", "DataError"),
     ("meanflow_core.data.layout", "LayoutError"),
+    ("meanflow_core.data.latentfiles", "LatentsError"),
+    ("meanflow_core.arrays", "ArrayFileError"),
 )
 
 _DISK = {

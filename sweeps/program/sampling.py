@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from meanflow_core.arrays import ArrayFileError, read_npz
 from meanflow_core.components import Program
 from meanflow_core.components.program import REQUEST
 from meanflow_core.config import Checkpoint, Dynamics, Weights
@@ -109,15 +109,15 @@ def _no_network(*_: object) -> NoReturn:
 def _read(path: Path, shape: tuple[int, ...], name: str) -> Tensor:
     """The samples that a sampler wrote. Raises: ProgramError naming what is wrong with them."""
     said = f"the sampler of {name} ended well, but"
+    if not path.exists():
+        raise ProgramError(f"{said} wrote no samples ('output' of its request)")
     try:
-        with np.load(path, allow_pickle=False) as found:
-            x = found["x"]
-    except FileNotFoundError:
-        raise ProgramError(f"{said} wrote no samples ('output' of its request)") from None
-    except KeyError:
-        raise ProgramError(f"{said} its .npz has no 'x'") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise ProgramError(f"{said} what it wrote is not an .npz of arrays: {error}") from None
+        held, _ = read_npz(path, ["x"])
+    except ArrayFileError as error:
+        raise ProgramError(f"{said} what it wrote is not an .npz of arrays: {error.reason}") from None
+    if "x" not in held:
+        raise ProgramError(f"{said} its .npz has no 'x'")
+    x = held["x"]
     if x.shape != shape or not np.issubdtype(x.dtype, np.floating):
         raise ProgramError(f"{said} 'x' is {x.dtype} {x.shape}, where floating-point {shape} was asked for")
     return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))

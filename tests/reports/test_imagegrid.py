@@ -142,7 +142,7 @@ def test_an_archive_is_no_array(tmp_path: Path) -> None:
     path = tmp_path / "images.npy"
     np.savez(tmp_path / "images.npz", a=np.zeros((1, 8, 8, 1), np.uint8))
     (tmp_path / "images.npz").rename(path)
-    with pytest.raises(ReportError, match="holds no images"):
+    with pytest.raises(ReportError, match="is damaged, or holds no arrays of numbers"):
         read_pictures(path, "study run")
 
 
