@@ -79,6 +79,10 @@ class Params(BaseModel):
         """Whether a run must look first if the component can be used: files may be missing, or data unsuited."""
         return False
 
+    def damage(self) -> list[str]:
+        """Of a data set: what is wrong with what this machine has of it, in words; empty where it has nothing."""
+        return []
+
     def is_identity(self) -> bool:
         """Of a transform: whether it changes nothing. Such a transform vanishes from the dynamics and their key."""
         return False

@@ -63,6 +63,15 @@ def _of_device(session: Session) -> Iterator[str]:
             yield f"{missing}; choose another --scale, or override device=auto"
 
 
+def damaged_data(session: Session) -> list[str]:
+    """What is wrong with the data sets of a session, as far as this machine has them: those that it lacks may be where
+    the jobs will run."""
+    specs = [node.trajectory.dynamics.data for node in session.tree]
+    specs += [point.protocol.reference for arm in session.arms for point in arm.points]
+    each = {str(spec.canonical()): spec for spec in specs}
+    return list(dict.fromkeys(line for spec in each.values() for line in spec.params.damage()))
+
+
 def _unbuildable(trajectory: Trajectory) -> Iterator[str]:
     """What the transforms of a trajectory say against its times, and which of the user's own components cannot be
     built, all as the trainer builds them; its network and its data, which may be large, are left out."""

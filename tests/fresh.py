@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from meanflow_core import own, registry
-from meanflow_core.evaluation import reference, truth
+from meanflow_core.data import latentfiles, layout
+from meanflow_core.evaluation import inception, reference, truth
 from sweeps.worker import process_restored
 
 CACHES = (
@@ -21,6 +22,9 @@ CACHES = (
     reference.reference_features,
     reference.reference_statistics,
     truth.exact_points,
+    layout._problems_once,
+    latentfiles._scan_once,
+    inception._statistics_problems,
 )
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

@@ -41,6 +41,14 @@ class StoredParams(Params):
         meta = self._meta()
         return (len(meta.classes) or None) if meta else None
 
+    def damage(self) -> list[str]:
+        from meanflow_core.data.layout import LayoutError, folder_of, problems
+
+        try:
+            return problems(self.dataset, self.fingerprint) if folder_of(self.dataset).exists() else []
+        except LayoutError as error:
+            return [str(error)]
+
     def _meta(self) -> Meta | None:
         """What stands on this machine, which may have no copy."""
         from meanflow_core.data.layout import LayoutError, read_meta
@@ -101,6 +109,12 @@ class LatentsParams(Params):
 
     def class_count(self) -> int | None:
         return self.classes if self.classes > 1 else None
+
+    def damage(self) -> list[str]:
+        from meanflow_core.data.latentfiles import are_latents, folder_of, problems
+
+        folder = folder_of(self.dataset)
+        return problems(folder, self) if folder is not None and are_latents(folder) else []
 
 
 @register("data", "synthetic_latents", version=1, impl="meanflow_core.data.synthetic:build")

@@ -107,7 +107,7 @@ class Account:
         return [f"left out: {line}" for line in self.said("left out")] + self.said("warning")
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, when all was read."""
         left_out, changed = (
             [{"what": tally.many, "n": tally.n, "first": tally.first} for tally in self.of(group)]
             for group in ("left out", "changed")

@@ -122,7 +122,8 @@ def _classes(root: Path, found: list[Path], account: Account) -> tuple[Array | N
     alike: dict[str, list[str]] = defaultdict(list)
     for folder, name in zip(folders, names, strict=True):
         if folder != name:
-            account.add("warning", "class has a name that is not UTF-8", "classes have names that are not UTF-8", name)
+            since = "with escapes, since the folder's name is no printable text"
+            account.add("warning", f"class is named {since}", f"classes are named {since}", name)
         alike[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
     for same in alike.values():
         if len(same) > 1:

@@ -8,6 +8,8 @@ A data set is a folder ``$STUDY_DATA/<dataset>/`` with
     labels.npy    integers (N,), 0 … classes − 1; not needed where classes = 1
     meta.json     {"format": 1, "moments": "mean+std" | "mean+logvar", "scale": 0.18215, ...} and what else
                   tells where the moments come from (sha256 of the VAE, image transform, sha256 of the arrays)
+    reference.npz mu (2048,) and sigma (2048, 2048), or ref_mu and ref_sigma: mean and covariance of Inception's
+                  features of the images; only where FID is measured
 """
 
 from __future__ import annotations
@@ -18,16 +20,29 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from meanflow_core.arrays import CHUNK_BYTES, Array, ArrayFileError, all_finite, read_npy, regular_size, signature
-from meanflow_core.components import LatentsParams
+from meanflow_core.arrays import (
+    CHUNK_BYTES,
+    Array,
+    ArrayFileError,
+    all_finite,
+    bad_moments,
+    read_npy,
+    read_npz,
+    regular_size,
+    signature,
+)
+
+if TYPE_CHECKING:
+    from meanflow_core.components import LatentsParams
 
 DATA_ROOT = "STUDY_DATA"
 ENCODINGS = ("mean+std", "mean+logvar")
-MOMENTS, LABELS, META = "moments.npy", "labels.npy", "meta.json"
+MOMENTS, LABELS, META, REFERENCE = "moments.npy", "labels.npy", "meta.json", "reference.npz"
+STATISTICS_KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))  # ADM's names, and those of the MeanFlow code in JAX
 SCANNED_BYTES = 2**31  # of larger arrays a part is read, in chunks all over it, unless one asks for all
 SAMPLED_CHUNKS = 8
 MINUS_ZERO = 0x8000  # the bits of −0 in half precision; greater ones are of numbers below 0
@@ -110,15 +125,35 @@ def open_labels(folder: Path, n: int, classes: int | None) -> Array:
     return labels.astype(np.int64)
 
 
+def read_reference(path: Path) -> tuple[Array, Array]:
+    """Mean (d,) and covariance (d, d), float64, from an .npz with mu and sigma or ref_mu and ref_sigma.
+
+    Raises: ArrayFileError if it has neither pair, is damaged, or holds what are no moments.
+    """
+    held, names = read_npz(path, (name for pair in STATISTICS_KEYS for name in pair))
+    for mu, sigma in STATISTICS_KEYS:
+        if mu in held and sigma in held:
+            if said := bad_moments(held[mu], held[sigma]):
+                raise ArrayFileError(path, said)
+            return held[mu].astype(np.float64), held[sigma].astype(np.float64)
+    raise ArrayFileError(path, f"holds {', '.join(names) or 'nothing'}; need mu and sigma, or ref_mu and ref_sigma")
+
+
 def problems(folder: Path, params: LatentsParams | None, *, thorough: bool = False) -> list[str]:
     """What is wrong with latents that are there, in words; empty if nothing is. A process remembers what it found in
     the moments as long as the file does not change, unless it is to be thorough.
 
     Args:
         params: what a study expects; None for what any study would.
-        thorough: read all of the moments, however large.
+        thorough: read all of the moments, however large, and the reference's statistics, where there are any.
     """
-    return list(_problems(folder, params, thorough))
+    found = list(_problems(folder, params, thorough))
+    if thorough and (folder / REFERENCE).exists():
+        try:
+            read_reference(folder / REFERENCE)
+        except ArrayFileError as error:
+            found.append(str(error))
+    return found
 
 
 def _problems(folder: Path, params: LatentsParams | None, thorough: bool) -> Iterator[str]:

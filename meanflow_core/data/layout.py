@@ -43,6 +43,7 @@ from meanflow_core.arrays import (
     rows_a_chunk,
     signature,
 )
+from meanflow_core.data.latentfiles import MOMENTS
 from meanflow_core.sha import file_sha256
 from meanflow_core.words import there_is
 
@@ -88,8 +89,9 @@ def data_root() -> Path:
 
 
 def names() -> list[str]:
-    """The data sets under the data root."""
-    return sorted(path.parent.name for path in data_root().glob(f"*/{META}") if NAME.fullmatch(path.parent.name))
+    """The data sets under the data root, latents too, and those of which a part is missing."""
+    held = {path.parent.name for part in (META, X, MOMENTS) for path in data_root().glob(f"*/{part}")}
+    return sorted(name for name in held if NAME.fullmatch(name))
 
 
 def folder_of(name: str) -> Path:
@@ -108,6 +110,8 @@ def read_meta(name: str) -> tuple[Meta, str]:
         text = (folder / META).read_bytes()
         return Meta.model_validate_json(text), fingerprint_of(text)
     except FileNotFoundError:
+        if (folder / X).exists():
+            raise LayoutError(f"{folder / META} is missing: {ANEW}") from None
         raise LayoutError(
             f"there is no data set '{name}' in {data_root()}{there_is(name, names())}; `study data add {name} SOURCE` "
             f"makes one, and {DATA_ROOT} names the folder that holds them"

@@ -86,7 +86,9 @@ def _array(path: Path, labels: Path | None, account: Account) -> Source:
     elif np.issubdtype(x.dtype, np.floating):
         levels = None
         if x.dtype.itemsize > 4:
-            account.add("changed", f"array of {x.dtype} kept as float32", f"arrays of {x.dtype} kept as float32", path)
+            account.add(
+                "changed", f"array of {x.dtype} kept as float32", f"arrays of {x.dtype} kept as float32", path.name
+            )
     else:
         raise LayoutError(f"{shown(path)} is {x.dtype}: images are uint8, values are floating-point numbers")
     classes = () if y is None else _classes(y, len(x), labels or path, account)

@@ -13,21 +13,15 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from meanflow_core.arrays import ArrayFileError, bad_moments, read_npz, signature
+from meanflow_core.arrays import ArrayFileError, signature
 from meanflow_core.components import LatentsParams
-from meanflow_core.data.latentfiles import DATA_ROOT, folder_of
+from meanflow_core.data.latentfiles import DATA_ROOT, REFERENCE, folder_of, read_reference
 from meanflow_core.registry import Spec
 
-REFERENCE = "reference.npz"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-STATISTICS_KEYS = (
-    ("mu", "sigma"),
-    ("ref_mu", "ref_sigma"),
-)  # ADM's names, and those of the MeanFlow code in JAX
 FEATURES = 2048
 DECODE_BATCH = 32
 
@@ -68,17 +62,9 @@ def missing_decoder(params: LatentsParams) -> list[str]:
 
 
 def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and covariance (d, d), float64, from an .npz with mu and sigma or ref_mu and ref_sigma.
-
-    Raises: ArrayFileError if it has neither pair, is damaged, or holds what are no moments.
-    """
-    held, names = read_npz(path, (name for pair in STATISTICS_KEYS for name in pair))
-    for mu, sigma in STATISTICS_KEYS:
-        if mu in held and sigma in held:
-            if said := bad_moments(held[mu], held[sigma]):
-                raise ArrayFileError(path, said)
-            return torch.from_numpy(held[mu].astype(np.float64)), torch.from_numpy(held[sigma].astype(np.float64))
-    raise ArrayFileError(path, f"holds {', '.join(names) or 'nothing'}; need mu and sigma, or ref_mu and ref_sigma")
+    """`meanflow_core.data.latentfiles.read_reference` as tensors."""
+    mu, sigma = read_reference(path)
+    return torch.from_numpy(mu), torch.from_numpy(sigma)
 
 
 @lru_cache(16)

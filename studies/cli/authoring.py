@@ -50,7 +50,8 @@ def check(
     studies: Annotated[list[str], typer.Argument(metavar="FILE...", help="Study files, ./mine.yaml, or names.")],
     json: JsonOpt = False,
 ) -> None:
-    """Say all that is wrong in a study, file, line and key, at every scale; and what it would train. Runs nothing."""
+    """Say all that is wrong in a study, file, line and key, at every scale; in data sets that are here; and what it
+    would train. Runs nothing."""
     from studies.cli.choose import check_own_name
     from studies.cli.output import print_json
     from studies.loader import load_source
@@ -72,6 +73,7 @@ def _scales(source: StudySource) -> list[dict[str, Any]]:
     from studies.loader import faults, merged
     from sweeps.cost import Rates
     from sweeps.plan import Inventory
+    from sweeps.preflight import damaged_data
     from sweeps.session import open_session, plan_record
 
     scales: list[dict[str, Any]] = []
@@ -81,6 +83,7 @@ def _scales(source: StudySource) -> list[dict[str, Any]]:
             plan = None
             if study is not None and not errors:
                 session = open_session([study])
+                errors = damaged_data(session)
                 jobs = session.jobs(Inventory())
                 cost = session.cost(jobs, Rates())
                 plan = {**plan_record(session, jobs, cost, cost), "arms": len(session.arms) // len(session.seeds)}

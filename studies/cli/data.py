@@ -102,18 +102,23 @@ def add(
 @data.command("list")
 def list_data(json: JsonOpt = False) -> None:
     """Print the data sets that are there."""
+    from rich.markup import escape
     from rich.table import Table
 
+    from meanflow_core.data.latentfiles import are_latents
     from meanflow_core.data.layout import LayoutError, data_root, names, read_meta
     from studies.cli.output import console, print_json
 
-    there, damaged = [], []
+    there, others = [], []
     for name in names():
+        if are_latents(data_root() / name):
+            others.append(f"{name}: latents, which `study data check {name}` looks at")
+            continue
         try:
             there.append((name, *read_meta(name)))
         except LayoutError as error:
-            damaged.append(str(error))
-    for said in damaged:
+            others.append(str(error))
+    for said in others:
         sys.stderr.write(f"{said}\n")
     if json:
         print_json([_record(*one) for one in there])
@@ -124,7 +129,7 @@ def list_data(json: JsonOpt = False) -> None:
     table = Table("name", "samples", "shape", "classes", "from", "fingerprint")
     for name, meta, fingerprint in there:
         shape, classes = "×".join(map(str, meta.shape)), str(len(meta.classes) or "–")
-        table.add_row(name, f"{meta.n:,}", shape, classes, meta.source, fingerprint)
+        table.add_row(name, f"{meta.n:,}", shape, classes, escape(meta.source), fingerprint)
     console().print(table)
 
 
@@ -137,10 +142,14 @@ def show(
     json: JsonOpt = False,
 ) -> None:
     """Print what is known of a data set, and draw some of its samples, a class a row where there are classes."""
-    from meanflow_core.data.layout import read_meta
+    from meanflow_core.data.account import shown
+    from meanflow_core.data.latentfiles import are_latents
+    from meanflow_core.data.layout import folder_of, read_meta
     from reports.samplesheet import save_sheet
     from studies.cli.output import print_json
 
+    if are_latents(folder_of(name)):
+        raise StudyError(f"'{name}' holds latents, which have no picture; `study data check {name}` looks at them")
     meta, fingerprint = read_meta(name)
     record = _record(name, meta, fingerprint)
     path = None
@@ -153,7 +162,7 @@ def show(
         return
     sys.stdout.write(f"{_said(name, meta)}\nin a study:  data: {_as_written(name, fingerprint)}\n")
     if meta.classes:
-        sys.stdout.write(f"classes: {', '.join(meta.classes)}\n")
+        sys.stdout.write(f"classes: {', '.join(map(shown, meta.classes))}\n")
     if path:
         sys.stdout.write(f"wrote {path}\n")
 
@@ -163,19 +172,27 @@ def check(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all that are there.")] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Compare every file of data sets with the checksums that were taken when they were added."""
-    from meanflow_core.data import layout
+    """Read data sets whole, latents too: every file against the checksum that was taken when it was added, and what is
+    in it."""
+    from meanflow_core.data import latentfiles, layout
     from studies.cli.output import print_json
 
     asked = names or layout.names()
     if not asked:
         raise StudyError(f"there is no data set in {layout.data_root()}")
-    found = {name: layout.problems(name, thorough=True) for name in asked}
+    latents = {name for name in asked if latentfiles.are_latents(layout.folder_of(name))}
+    found = {
+        name: latentfiles.problems(layout.folder_of(name), None, thorough=True)
+        if name in latents
+        else layout.problems(name, thorough=True)
+        for name in asked
+    }
     if json:
         print_json(found)
     else:
         for name, wrong in found.items():
-            sys.stdout.write("".join(f"{name}: {line}\n" for line in wrong) or f"{name}: as it was added\n")
+            right = "nothing is wrong with these latents" if name in latents else "as it was added"
+            sys.stdout.write("".join(f"{name}: {line}\n" for line in wrong or [right]))
     if any(found.values()):
         sys.exit(1)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -20,7 +22,7 @@ from meanflow_core.data.digits import Digits
 from meanflow_core.data.sources import read_source
 from meanflow_core.data.stored import Stored
 from meanflow_core.registry import parse_spec
-from tests.homes import TINY, study, succeeds
+from tests.homes import TINY, environment, study, succeeds
 
 pytestmark = pytest.mark.slow  # whole commands that train
 
@@ -306,6 +308,83 @@ def test_colour_is_kept_and_what_is_hidden_left_out(tmp_path: Path) -> None:
     succeeds("data", "add", "mixed", "mixed", cwd=tmp_path)
     data = stored("mixed")
     assert (data.shape, data.meta.classes, data.n) == ((3, 8, 8), ("a",), 3)
+
+
+def test_what_was_taken_changed_and_left_out_is_said(tmp_path: Path, root: Path) -> None:
+    image_folder(tmp_path / "pets", n=2)
+    for name in ("a.txt", "b.txt", "c.heic", "d.json"):
+        (tmp_path / "pets" / "cat" / name).touch()
+    clear = np.dstack([images(1, 8, 8, 3)[0], np.zeros((8, 8), np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "pets" / "dog" / "z.png")
+    refused = study("data", "add", "pets", "pets", "--strict", cwd=tmp_path)
+    assert refused.returncode == 2 and "--strict: nothing was added\n  - left out: 4 files of other" in refused.stderr
+    assert list(root.iterdir()) == []
+    lines = succeeds("data", "add", "pets", "pets", "--background", "black", cwd=tmp_path).splitlines()
+    assert lines[:2] == [
+        "pets: 5 images of shape 3×8×8, 2 classes (from folder pets)",
+        "classes: cat (2), dog (3)",
+    ]
+    assert lines[2].startswith("values: 0 to 2") and lines[2].endswith("; 0 to 255 are trained on as −1 to 1")
+    assert lines[3:5] == [
+        "left out: 4 files of other types: cat/a.txt, cat/b.txt, cat/c.heic, …",
+        "changed: 1 image with transparent pixels, laid on #000000: dog/z.png",
+    ]
+    assert json.loads(succeeds("data", "list", "--json", cwd=tmp_path))[0]["background"] == "#000000"
+
+    np.savez(tmp_path / "one.npz", x=np.full((1, 5), 200.0), y=[0])
+    done = study("data", "add", "one", "one.npz", cwd=tmp_path)
+    assert "one: 1 sample of shape 5, 1 class (from array one.npz)" in done.stdout
+    assert done.stderr.splitlines() == ["warning: there is one sample only", "warning: every value is 200"]
+    refused = study("data", "add", "two", "one.npz", "--strict", cwd=tmp_path)
+    assert refused.returncode == 2 and "nothing was added\n  - there is one sample only" in refused.stderr
+    record = json.loads(study("data", "add", "two", "one.npz", "--json", cwd=tmp_path).stdout)
+    assert record["warnings"] == ["there is one sample only", "every value is 200"]
+    assert (record["left_out"], record["values"]["low"]) == ([], 200.0)
+    assert sorted(path.name for path in root.iterdir()) == ["one", "pets", "two"]
+
+
+def test_a_disk_that_is_too_small_is_one_line(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    np.save(tmp_path / "x.npy", images(5, 8, 8))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    refused = study("data", "add", "a", "x.npy", cwd=tmp_path)
+    assert refused.returncode == 2 and "No space left on device (the samples take" in refused.stderr
+    assert list(root.iterdir()) == []
+
+
+def test_latents_are_checked_and_not_called_damaged_data_sets(tmp_path: Path, root: Path) -> None:
+    latents = root / "small"
+    latents.mkdir(parents=True)
+    moments = np.full((6, 1, 2, 4, 4), 0.5, np.float16)
+    (latents / "meta.json").write_text('{"format": 1, "moments": "mean+std", "scale": 1.0}')
+    np.save(latents / "moments.npy", moments)
+    np.save(latents / "labels.npy", np.arange(6) % 2)
+    np.savez(latents / "reference.npz", mu=np.zeros(3), sigma=np.eye(3))
+    listed = study("data", "list", cwd=tmp_path)
+    assert (listed.returncode, listed.stderr) == (0, "small: latents, which `study data check small` looks at\n")
+    assert succeeds("data", "check", cwd=tmp_path) == "small: nothing is wrong with these latents\n"
+    assert "holds latents" in study("data", "show", "small", cwd=tmp_path).stderr
+
+    spec = {"name": "latents", "dataset": "small", "channels": 1, "side": 4, "classes": 2, "scale": 1.0}
+    text = TINY.read_text().replace("data: digits", f"data: {json.dumps(spec)}")
+    (tmp_path / "mine.yaml").write_text(text.replace("study: tiny", "study: mine"))
+    env = environment(STUDY_DATA=str(root))
+    assert study("check", "mine.yaml", cwd=tmp_path, env=env).returncode == 0
+    moments[3, 0, 1] = -1
+    np.save(latents / "moments.npy", moments)
+    np.savez(latents / "reference.npz", mu=np.zeros(3), sigma=np.full((3, 3), np.nan))
+    wrong = f"{latents / 'moments.npy'}: item 3 has a standard deviation below 0"
+    checked = study("check", "mine.yaml", cwd=tmp_path, env=env)
+    assert checked.returncode == 2 and wrong in checked.stderr
+    refused = study("run", "mine.yaml", cwd=tmp_path, env=env)
+    assert refused.returncode == 2 and f"  - {wrong}\n" in refused.stderr
+    found = study("data", "check", cwd=tmp_path, env=env)
+    assert found.returncode == 1 and found.stdout.splitlines() == [
+        f"small: {wrong}",
+        f"small: {latents / 'reference.npz'} has moments that are not finite",
+    ]
 
 
 def test_what_is_damaged_is_said_and_does_not_hide_the_rest(tmp_path: Path, root: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import meanflow_core.components  # noqa: F401  (registers the built-in components)
+from meanflow_core.data import latentfiles
 from meanflow_core.data.base import DataError, DataSet, Passes
 from meanflow_core.data.digits import digits
 from meanflow_core.registry import parse_spec
@@ -135,6 +138,14 @@ def write_latents(folder: Path, encoding: str = "mean+std", **changes: Any) -> N
     (folder / "meta.json").write_text(json.dumps({"format": 1, "moments": encoding, "scale": 0.25}))
 
 
+def spoilt(item: int, half: int, value: float) -> np.ndarray[Any, Any]:
+    """Moments as of `write_latents`, but for one value of the mean (half 0) or the spread (1) of an item."""
+    moments = np.full((20, 1, 2, 2, 2), 0.5, np.float16)
+    moments[0, 0, 1] = -0.0  # which is no standard deviation below 0
+    moments[item, 0, half, 1, 1] = value
+    return moments
+
+
 SMALL: dict[str, Any] = {"dataset": "tiny", "channels": 1, "side": 2, "classes": 4, "scale": 0.25}
 
 
@@ -198,6 +209,10 @@ def test_latents_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"labels": np.full(20, 4)}, {}, "outside 0 … 3"),
         ({}, {"scale": 0.5}, "scale 0.25 where the study has 0.5"),
         ({}, {"fingerprint": "0" * 64}, "the study asks for 000"),
+        ({"moments": np.zeros((0, 1, 2, 2, 2), np.float16)}, {}, "it holds nothing"),
+        ({"moments": spoilt(11, 0, np.nan)}, {}, "moments.npy: item 11 has a mean that is not finite"),
+        ({"moments": spoilt(12, 1, np.inf)}, {}, "moments.npy: item 12 has a standard deviation that is not finite"),
+        ({"moments": spoilt(13, 1, -0.5)}, {}, "moments.npy: item 13 has a standard deviation below 0"),
     ],
 )
 def test_latents_are_checked(
@@ -213,3 +228,61 @@ def test_latents_are_checked(
     assert any(complaint in line for line in data.preflight())
     with pytest.raises(DataError):
         data.batch(0, 0, 4, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "complaint"),
+    [
+        ("moments.npy", lambda path: path.write_bytes(path.read_bytes()[:-2]), "moments.npy is damaged"),
+        ("moments.npy", lambda path: path.write_bytes(path.read_bytes() * 2), "moments.npy is damaged"),
+        ("moments.npy", lambda path: (path.unlink(), os.mkfifo(path)), "moments.npy is not a regular file"),
+        ("labels.npy", lambda path: path.write_bytes(b"nonsense"), "labels.npy is damaged"),
+        ("labels.npy", lambda path: np.save(path, np.array([{}] * 20), allow_pickle=True), "labels.npy is damaged"),
+        ("meta.json", lambda path: path.write_text("{"), "meta.json is damaged, or no JSON"),
+        ("meta.json", lambda path: path.write_text("[]"), "meta.json holds no"),
+        ("meta.json", lambda path: path.write_text('{"moments": "mean"}'), "'moments' must be one of mean+std"),
+        (
+            "meta.json",
+            lambda path: path.write_text('{"moments": "mean+std", "scale": "1"}'),
+            "scale '1' is no",
+        ),
+        (
+            "meta.json",
+            lambda path: path.write_text('{"moments": "mean+std", "format": 2}'),
+            "format 2, where",
+        ),
+    ],
+)
+def test_latents_that_are_damaged_are_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, change: Callable[[Path], object], complaint: str
+) -> None:
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    write_latents(tmp_path / "tiny")
+    change(tmp_path / "tiny" / file)
+    data = build("latents", **SMALL)
+    (line,) = data.preflight()
+    assert line.startswith(str(tmp_path / "tiny" / file)) and complaint in line
+    assert line in latentfiles.problems(tmp_path / "tiny", None, thorough=True)
+
+
+def test_large_latents_are_read_in_part_before_training_and_whole_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the part misses is found when an item is drawn; nothing is read twice as long as no file changes."""
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    monkeypatch.setattr(latentfiles, "SCANNED_BYTES", 10)
+    monkeypatch.setattr(latentfiles, "CHUNK_BYTES", 16)  # one item
+    monkeypatch.setattr(latentfiles, "SAMPLED_CHUNKS", 3)
+    scanned = []
+    look = latentfiles.item_problem
+    monkeypatch.setattr(latentfiles, "item_problem", lambda *of: (scanned.append(of[2][0]), look(*of))[1])
+    write_latents(tmp_path / "tiny", moments=spoilt(11, 0, np.nan))
+    data = build("latents", **SMALL)
+    assert data.preflight() == data.preflight() == []
+    assert scanned == [0, 9, 19]
+    complaint = "moments.npy: item 11 has a mean that is not finite"
+    assert complaint in latentfiles.problems(tmp_path / "tiny", None, thorough=True)[0]
+    with pytest.raises(DataError, match=complaint):
+        data.batch(0, 0, 20, "cpu")
+    write_latents(tmp_path / "wide", "mean+logvar", moments=spoilt(3, 1, 177))
+    assert "log variance above 176" in latentfiles.problems(tmp_path / "wide", None, thorough=True)[0]
