@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from meanflow_core.arrays import Array
+from meanflow_core.data.account import counted
 from meanflow_core.data.layout import Meta, open_labels, open_samples
 from reports.errors import ReportError
 from reports.pictures import block
@@ -41,12 +42,13 @@ def _chosen(name: str, meta: Meta, rows: int, columns: int) -> Array:
     if not meta.classes:
         full = min(rows, meta.n // columns)
         if not full:
-            raise ReportError(f"'{name}' has {meta.n} samples, fewer than a row of {columns}: give --columns")
+            has = counted(meta.n, "sample")
+            raise ReportError(f"'{name}' has {has}, fewer than a row of {columns}: give --columns")
         return np.arange(full * columns)
     labels = open_labels(name, meta)
     found = [np.flatnonzero(labels == label)[:columns] for label in range(min(rows, len(meta.classes)))]
     for label, one in enumerate(found):
         if len(one) < columns:
-            few = f"class '{meta.classes[label]}' of '{name}' has {len(one)} samples"
+            few = f"class '{meta.classes[label]}' of '{name}' has {counted(len(one), 'sample')}"
             raise ReportError(f"{few}, fewer than a row of {columns}: give --columns")
     return np.concatenate(found)

@@ -68,7 +68,7 @@ def damaged_data(session: Session) -> list[str]:
     the jobs will run."""
     specs = [node.trajectory.dynamics.data for node in session.tree]
     specs += [point.protocol.reference for arm in session.arms for point in arm.points]
-    each = {str(spec.canonical()): spec for spec in specs}
+    each = {str(spec.canonical()): spec for spec in {id(spec): spec for spec in specs}.values()}
     return list(dict.fromkeys(line for spec in each.values() for line in spec.params.damage()))
 
 

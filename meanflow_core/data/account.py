@@ -12,6 +12,7 @@ import numpy as np
 
 from meanflow_core.arrays import Array
 
+COUNTED = 2**20  # bytes at a time: bincount makes each a number of 8 bytes
 SHOWN = 3  # names of each kind
 NOISE_RATIO = 10.0  # values this many times wider, or 50 times narrower, than the noise of training are doubted
 NARROW = 0.02
@@ -61,7 +62,8 @@ class Values:
         self.n += batch.size
         self.low, self.high = min(self.low, float(batch.min())), max(self.high, float(batch.max()))
         if batch.dtype == np.uint8:
-            levels = np.bincount(batch.reshape(-1), minlength=256)
+            parts = np.array_split(batch.reshape(-1), 1 + batch.size // COUNTED)
+            levels = sum(np.bincount(part, minlength=256) for part in parts)
             self.total += float(levels @ np.arange(256))
             self.squares += float(levels @ np.arange(256) ** 2)
             return

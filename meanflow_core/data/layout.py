@@ -43,6 +43,7 @@ from meanflow_core.arrays import (
     rows_a_chunk,
     signature,
 )
+from meanflow_core.data.account import counted
 from meanflow_core.data.latentfiles import MOMENTS
 from meanflow_core.sha import file_sha256
 from meanflow_core.words import there_is
@@ -313,7 +314,7 @@ def _write_samples(path: Path, items: Iterable[Array], n: int) -> None:
                 raise LayoutError(f"more than the {n} samples that were announced")
             file.write(np.ascontiguousarray(batch).data)
     if at != n or first is None:
-        raise LayoutError(f"{at} samples where {n} were announced")
+        raise LayoutError(f"{counted(at, 'sample')} where {n} were announced")
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
@@ -393,7 +394,8 @@ def _problems(name: str, meta: Meta, thorough: bool) -> list[str]:
     # What follows finds nothing in what `write` has made: another program may have written the folder.
     if X not in meta.files or bool(meta.classes) != (Y in meta.files):
         files = ", ".join(meta.files) or "none"
-        return [f"{folder / META} names the files {files} for {len(meta.classes)} classes: {ANEW}"]
+        classes = counted(len(meta.classes), "class", "classes")
+        return [f"{folder / META} names the files {files} for {classes}: {ANEW}"]
     readers: list[Callable[[], object]] = [lambda: _scan(name, meta, thorough)]
     readers += [lambda: open_labels(name, meta)] if meta.classes else []
     readers += [lambda: read_statistics(name, meta)] if STATISTICS in meta.files else []

@@ -9,13 +9,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from meanflow_core.arrays import Array
+from meanflow_core.arrays import Array, not_finite
 from meanflow_core.components import StoredParams
 from meanflow_core.data.base import DataError
 from meanflow_core.data.finite import Finite
 from meanflow_core.data.layout import (
+    ANEW,
     LayoutError,
     Meta,
+    X,
     folder_of,
     open_labels,
     open_samples,
@@ -60,7 +62,10 @@ class Stored(Finite):
         return self._read(open_samples)
 
     def rows(self, indices: Tensor, device: torch.device | str) -> Tensor:
-        x = torch.from_numpy(self._x[indices.numpy()]).to(device)
+        rows = self._x[indices.numpy()]
+        if self.meta.levels is None and (bad := not_finite(rows)) is not None:  # a large array was not read whole
+            raise DataError(f"{self.folder / X}: sample {int(indices[bad])} is not finite: {ANEW}")
+        x = torch.from_numpy(rows).to(device)
         return x if self.meta.levels is None else x.float() * (2 / self.meta.levels) - 1
 
     def reference_moments(self, A: Tensor | None = None) -> tuple[Tensor, Tensor] | None:

@@ -201,6 +201,9 @@ def test_values_that_are_unsuited_are_found_in_chunks(root: Path, monkeypatch: p
     sealed(root / "pets")
     assert layout.problems("pets") == [], "what is large is read by `study data check` alone"
     assert len(layout.problems("pets", thorough=True)) == 1
+    data = Stored(StoredParams(dataset="pets", fingerprint=layout.read_meta("pets")[1]))
+    with pytest.raises(DataError, match=r"x\.npy: sample 7 is not finite"):
+        data.batch(0, 0, 40, "cpu")
 
 
 @pytest.mark.parametrize(
