@@ -15,6 +15,7 @@ _MEMORY = re.compile(
     r"\b(OutOfMemoryError|MemoryError|out of memory|oom[- _]?kill\w*|not enough memory)\b", re.IGNORECASE
 )
 _TIME = re.compile(r"\b(time limit|timeout|timed out)\b", re.IGNORECASE)
+_LOST = re.compile(r"\bended without a word\b")  # one of several ranks
 # They say what has to be changed; until then trying again ends the same.
 _USER = re.compile(r"(Diverged|CheckpointError|DataError|EvaluationError|ComponentError|StudyError)\b")
 
@@ -38,4 +39,6 @@ def _of_reason(reason: str, preempted: bool) -> Cause:
         return "user error"
     if _TIME.search(reason):
         return "timeout"
+    if _LOST.search(reason):
+        return "lost"
     return "preempted" if preempted else "failed"

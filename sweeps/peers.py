@@ -31,7 +31,8 @@ def _train(home: Home, job: Job, should_stop: ShouldStop, ranks: Ranks) -> None:
     if kept(job, trainer.step, first_step):
         trainer.check()
     while trainer.step < job.stop_step:
-        if ranks.any(should_stop()):
+        (stop,) = ranks.agree(should_stop())
+        if stop:
             if trainer.step > first_step:
                 trainer.check()
             return

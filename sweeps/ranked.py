@@ -30,8 +30,8 @@ def main(home: str, job_file: str) -> int:
             follow(place, job, stop.is_set, ranks)
             return 0
         status, reason, log = run_job(place, job, should_stop=stop.is_set, ranks=ranks)
-        ranks.tell(END)
-    sys.stdout.write(f"{status}" + (f": {reason}" if reason else "") + (f" (log: {log})" if log else "") + "\n")
+        sys.stdout.write(f"{status}" + (f": {reason}" if reason else "") + (f" (log: {log})" if log else "") + "\n")
+        ranks.end(END)
     return {"done": 0, "preempted": EXIT_PREEMPTED}.get(status, 1)
 
 

@@ -76,7 +76,8 @@ class Training(Segment):
         self.first_step = self.last_step = trainer.step
         self._keep(trainer)
         while trainer.step < job.stop_step:
-            if self.ranks.any(self.should_stop()):
+            (stop,) = self.ranks.agree(self.should_stop())
+            if stop:
                 if trainer.step > self.first_step:
                     trainer.check()
                     self._save_full(trainer)

@@ -24,7 +24,8 @@ from threadpoolctl import threadpool_limits
 from meanflow_core.checkpoint import CheckpointError
 from meanflow_core.data.base import DataError
 from meanflow_core.evaluation.errors import EvaluationError
-from meanflow_core.ranks import Ranks, RanksDiffer
+from meanflow_core.ranks import Ranks, RanksDiffer, said_of
+from meanflow_core.rankwatch import Failure, RanksBroken
 from meanflow_core.trainer import ALONE, Diverged
 from results.layout import Home
 from sweeps.attempt import Attempt
@@ -39,7 +40,7 @@ from sweeps.program.training import ProgramTraining
 from sweeps.training import Training
 
 # Their message says what is wrong, where and what to do; a traceback would add nothing.
-PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError, ProgramError, RanksDiffer)
+PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError, ProgramError, RanksBroken, RanksDiffer)
 
 Run = Training | ProgramTraining | Evaluating
 
@@ -108,14 +109,21 @@ def run_job(
         run: Run | None = None
         status: Status
         reason: str | None
+
+        def broken(failure: Failure) -> None:
+            attempt.close(_done(attempt, run, "failed", said_of(failure), started, ranks.size))
+            lease.release()
+
+        ranks.on_failure(broken)
         try:
             run = _run_of(attempt, home, job, progress, stop, ranks)
             status, reason = run.run()
         except (Exception, SystemExit) as error:  # recorded, reported and raised to the exit status by the scheduler
-            status, reason = "failed", in_words(error)
-            sys.stderr.write(f"{reason}\n" if isinstance(error, PLAIN) else traceback.format_exc())
+            sys.stderr.write(f"{in_words(error)}\n" if isinstance(error, PLAIN) else traceback.format_exc())
+            status, reason = "failed", ranks.failed(in_words(error), error)
         if status == "preempted" and cancelled.made:
             status, reason = "failed", CANCELLED  # nobody is to try again by himself
+        ranks.settle()
         attempt.close(_done(attempt, run, status, reason, started, ranks.size))
         return status, reason, attempt.log_path
 

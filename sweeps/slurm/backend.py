@@ -170,7 +170,8 @@ class SlurmBackend:
             # Not its own fault: when its producer is run again so is it, and else it is blocked.
             self.watcher.event(Event("lost", one.job, reason="what it waits for did not end well"))
         else:
-            self._lose(one.job, (slurm.ended(one.slurm_id) or "nothing").split()[0].rstrip("+"))
+            why = said[-1].reason if status == "lost" else None
+            self._lose(one.job, (slurm.ended(one.slurm_id) or "nothing").split()[0].rstrip("+"), why)
         return True
 
     @property
@@ -178,9 +179,10 @@ class SlurmBackend:
         """How long results of a job that ended may take to be seen here."""
         return min(FILES_PATIENCE_S, 2 * self.cluster.poll_s)
 
-    def _lose(self, job: Job, state: str) -> None:
-        """A job ended without its results and without a word: again, a bounded number of times, unless that is vain."""
-        reason = REASONS.get(state, f"lost: SLURM says {state}")
+    def _lose(self, job: Job, state: str, why: str | None = None) -> None:
+        """A job ended without its results and without a word, or one of its processes did: again, a bounded number of
+        times, unless that is vain."""
+        reason = REASONS.get(state, f"lost: {why or f'SLURM says {state}'}")
         if state in {"OUT_OF_MEMORY", "CANCELLED"}:
             self._fail(job, reason, None)
         elif self.losses.count(job) >= MAX_LOST:

@@ -49,11 +49,11 @@ class SlurmFile(_File):
 
 class OutcomeLine(BaseModel):
     """How one execution of a task ended: as its attempt did; ``missing`` where its input was not there; ``cancelled``
-    by us."""
+    by us; ``lost`` where one of its processes died without a word."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    status: Literal["done", "failed", "preempted", "busy", "missing", "cancelled"]
+    status: Literal["done", "failed", "preempted", "busy", "missing", "cancelled", "lost"]
     reason: str | None = None
     log: str | None = None
     steps: NonNegativeInt = 0

@@ -31,6 +31,7 @@ from sweeps.waiting import rest
 
 if TYPE_CHECKING:
     from meanflow_core.ranks import Ranks
+    from meanflow_core.rankwatch import Failure
 
 FILES_PATIENCE_S = float(os.environ.get("STUDY_FILES_PATIENCE_S", "60"))  # until a published checkpoint is seen here
 BUSY_PATIENCE_S = 5 * EXPIRY_S  # a lease whose owner is gone expires well within this
@@ -63,26 +64,25 @@ def run_task(home: str, submission: str) -> None:
     stop, place = Stop(), Home(Path(home))
     ours, index = Submission(place.submissions / submission), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     job = ours.job(index)
-    with _joined(job, ours.private) as ranks:
+    with _joined(ours, index) as ranks:
         if not ranks.first:
             follow(place, job, stop, ranks)
             return  # the first rank decides what becomes of the job
-        line = _execute(place, job, stop, ranks, ours.asked)
+        line = _execute(place, job, stop, ranks, ours, index)
         ours.ended(index, line)
-        ranks.tell(END)
-    if line.status == "done":
-        return
-    if line.status == "preempted" and stop.requeue:
-        if _fruitless(ours.outcomes(index)):
-            reason = f"cut off {FRUITLESS} times before it had done a step: raise time.max_min in the cluster profile"
-            ours.ended(index, line.model_copy(update={"status": "failed", "reason": reason, "time": now()}))
-        else:
-            slurm.requeue(os.environ["SLURM_JOB_ID"])
-    sys.exit(EXIT_PREEMPTED if line.status == "preempted" else 1)
+        if line.status == "preempted" and stop.requeue:
+            if _fruitless(ours.outcomes(index)):
+                why = f"cut off {FRUITLESS} times before it had done a step: raise time.max_min in the cluster profile"
+                ours.ended(index, line.model_copy(update={"status": "failed", "reason": why, "time": now()}))
+            else:
+                slurm.requeue(os.environ["SLURM_JOB_ID"])
+        ranks.end(END)
+    if line.status != "done":
+        sys.exit(EXIT_PREEMPTED if line.status == "preempted" else 1)
 
 
 @contextmanager
-def _joined(job: Job, folder: Path) -> Iterator[Ranks]:
+def _joined(ours: Submission, index: int) -> Iterator[Ranks]:
     """The ranks of this SLURM job, which meet in a folder if they are on one node; what measures has one."""
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         from submitit.helpers import TorchDistributedEnvironment
@@ -90,11 +90,17 @@ def _joined(job: Job, folder: Path) -> Iterator[Ranks]:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         if os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":  # no port, so none that is taken
             unique = "-".join(os.environ.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"))
-            os.environ["STUDY_RENDEZVOUS"] = f"file://{folder / f'rendezvous-{unique}'}"
+            os.environ["STUDY_RENDEZVOUS"] = f"file://{ours.private / f'rendezvous-{unique}'}"
     from meanflow_core.ranks import joined
+    from meanflow_core.rankwatch import RanksBroken
 
-    with joined(job.device) as ranks:
-        yield ranks
+    try:
+        with joined(ours.job(index).device) as ranks:
+            yield ranks
+    except RanksBroken as error:  # before they had met; else it is recorded, and does not come so far
+        if os.environ["RANK"] == "0":
+            ours.ended(index, _line("failed", str(error)))
+        raise
 
 
 def _fruitless(outcomes: list[OutcomeLine]) -> bool:
@@ -102,50 +108,48 @@ def _fruitless(outcomes: list[OutcomeLine]) -> bool:
     return len(last) == FRUITLESS and all(line.status == "preempted" and line.steps == 0 for line in last)
 
 
-def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks, asked: float) -> OutcomeLine:
-    """Wait for inputs and for the lease, then do the job."""
+def _line(status: str, reason: str | None = None, log: str | None = None, steps: int = 0) -> OutcomeLine:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-
-    def line(status: str, reason: str | None = None, log: Path | None = None, steps: int = 0) -> OutcomeLine:
-        fields = {"status": status, "reason": reason, "log": str(log) if log else None, "steps": steps}
-        return OutcomeLine.model_validate({**fields, "restarts": restarts, "time": now()})
-
-    started = time.monotonic()
-    while True:
-        waited = time.monotonic() - started
-        if outputs_there(home, job):
-            return line("done")
-        if stop():
-            return line("preempted", "stopped on request before it began")
-        if requested(home, job, asked):
-            return line("failed", CANCELLED)
-        if not inputs_ready(home, job):
-            if waited > FILES_PATIENCE_S:
-                return line("missing", "what it starts from or measures is not there")
-            rest(1.0, stop)
-            continue
-        ended = _attempt(home, job, stop, ranks, asked)
-        if ended is not None:
-            status, reason, log, steps = ended
-            return line(status, reason, log, steps)
-        if waited > BUSY_PATIENCE_S:
-            return line("busy", "another attempt holds its trajectory")
-        rest(5.0, stop)
+    fields = {"status": status, "reason": reason, "log": log, "steps": steps}
+    return OutcomeLine.model_validate({**fields, "restarts": restarts, "time": now()})
 
 
-def _attempt(
-    home: Home, job: Job, stop: Stop, ranks: Ranks, asked: float
-) -> tuple[str, str | None, Path | None, int] | None:
-    """(status, reason, log, steps done) of one attempt, or None if another one holds the trajectory."""
-    from sweeps.worker import run_job
+def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks, ours: Submission, index: int) -> OutcomeLine:
+    """Wait for inputs and for the lease, then do the job."""
+    from meanflow_core.ranks import said_of
 
-    reached = [0]
+    reached, log = [0], list[str]()
 
     def begun(attempt: Attempt) -> None:
+        log.append(str(attempt.log_path))
         log_to(attempt.log_path)
 
     def progress(step: int) -> None:
         reached[0] += 1
 
-    status, reason, log = run_job(home, job, progress, stop, begun, ranks, asked)
-    return None if status == "busy" else (status, reason, log, reached[0])
+    def broken(failure: Failure) -> None:
+        ours.ended(index, _line("lost" if failure.lost else "failed", said_of(failure), log[-1] if log else None))
+
+    ranks.on_failure(broken)
+    started = time.monotonic()
+    while True:
+        waited = time.monotonic() - started
+        if outputs_there(home, job):
+            return _line("done")
+        if stop():
+            return _line("preempted", "stopped on request before it began")
+        if requested(home, job, ours.asked):
+            return _line("failed", CANCELLED)
+        if not inputs_ready(home, job):
+            if waited > FILES_PATIENCE_S:
+                return _line("missing", "what it starts from or measures is not there")
+            rest(1.0, stop)
+            continue
+        from sweeps.worker import run_job  # not before there is something to do
+
+        status, reason, _ = run_job(home, job, progress, stop, begun, ranks, ours.asked)
+        if status != "busy":
+            return _line(status, reason, log[-1], reached[0])
+        if waited > BUSY_PATIENCE_S:
+            return _line("busy", "another attempt holds its trajectory")
+        rest(5.0, stop)

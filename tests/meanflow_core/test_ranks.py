@@ -136,7 +136,7 @@ def test_two_ranks_train_what_one_does(name: str, tmp_path: Path) -> None:
 def differ() -> None:
     with joined("cpu") as ranks:
         ranks.check_equal({"a": torch.ones(3), "b": torch.ones(2)})
-        assert (ranks.any(ranks.rank == 1), ranks.any(False)) == (True, False)
+        assert ranks.agree(ranks.rank == 1, False) == [True, False]
         assert ranks.tell("von vorn: ε" if ranks.first else "") == "von vorn: ε"
         with pytest.raises(RanksDiffer, match="the ranks hold different values of b"):
             ranks.check_equal({"a": torch.ones(3), "b": torch.ones(2) + ranks.rank})
@@ -170,7 +170,7 @@ def test_shares_are_the_whole_batch_once() -> None:
 def test_alone_nothing_is_shared_or_changed() -> None:
     alone, batch = Ranks(), Trainer(job_of({"fm_ratio": 0.75}).dynamics, 3).draw_batch(0)
     assert alone.rows_of(batch) is batch
-    assert (alone.any(True), alone.any(False), alone.tell("word")) == (True, False, "word")
+    assert (alone.agree(True, False), alone.tell("word")) == ([True, False], "word")
 
 
 def test_a_batch_that_leaves_a_rank_idle_is_refused() -> None:

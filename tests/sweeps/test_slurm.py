@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -176,22 +177,42 @@ def test_a_node_daemon_that_dies_costs_time_only(slurm: SlurmCluster, home: Home
 ON_LOOPBACK = ("export GLOO_SOCKET_IFNAME=lo STUDY_RENDEZVOUS=file://{folder}/meet-$SLURM_JOB_ID-$SLURM_RESTART_COUNT",)
 
 
+def rank_of(slurm_id: str, rank: int) -> int:
+    """The process of a rank of a job."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            said, words = process.environ(), process.cmdline()
+            ours = said.get("SLURM_JOB_ID") == slurm_id and said.get("SLURM_PROCID") == str(rank)
+            if ours and "submitit.core._submit" in words and "srun" not in words[0]:
+                return process.pid
+    raise LookupError(f"no rank {rank} of job {slurm_id}")
+
+
 @pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.stress)])
 def test_two_processes_that_train_together_stop_together_and_go_on(
     nodes: int, request: pytest.FixtureRequest, home: Home, tmp_path: Path
 ) -> None:
-    """As one would, but for the order of summation; on one node or on two."""
+    """As one would, but for the order of summation; on one node or on two. Where one is killed both end, and the first
+    says so before SLURM ends it."""
     cluster: SlurmCluster = request.getfixturevalue("slurm" if nodes == 1 else "two_nodes")
     job = training(500)
     setup = [] if nodes == 1 else [line.format(folder=tmp_path) for line in ON_LOOPBACK]
     pair = PROFILE.model_copy(update={"nodes": nodes, "ranks_per_node": 2 // nodes, "setup": setup})
     (placed,) = submit_missing(home, [job], pair, lambda job: None).values()
-    assert wait_for(lambda: steps_logged(home, job) > 5, every=0.05)
+    assert wait_for(lambda: steps_logged(home, job) > 0, every=0.05)
+    os.kill(rank_of(placed.slurm_id, 1), signal.SIGKILL)
+    assert wait_for(lambda: not cluster.queue(), 60, every=0.2)
+    (line,) = placed.submission.outcomes(0)
+    assert (line.status, line.reason and "rank 1 ended without a word" in line.reason) == ("lost", True)
+    logged = steps_logged(home, job)
+    (placed,) = submit_missing(home, [job], pair, lambda job: None).values()
+    assert wait_for(lambda: steps_logged(home, job) > logged + 5, every=0.05)
     where = cluster.call("squeue", "--noheader", "--format=%D %N", "--jobs", placed.slurm_id).split()
     assert where == [str(nodes), f"{cluster.host},{cluster.host}-2" if nodes == 2 else cluster.host]
     cluster.call("scancel", "--signal=USR2", placed.slurm_id)
     assert follow(home, [job], pair).complete
-    first, second = (json.loads((path.parent / "DONE.json").read_text()) for path in attempts_begun(home, job))
+    lost, first, second = (json.loads((path.parent / "DONE.json").read_text()) for path in attempts_begun(home, job))
+    assert (lost["status"], lost["reason"]) == ("failed", line.reason)
     assert (first["status"], second["status"]) == ("preempted", "done")
     assert first["ranks"] == second["ranks"] == 2
     assert second["start_step"] == first["stop_step"] > 0
