@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, trajectory_key
 from meanflow_core.own import Source, with_sources
 from meanflow_core.registry import spec_field
+from sweeps.rolling import APART_S
 
 EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: stopped early at a step boundary, state saved
 
@@ -38,8 +39,9 @@ class WantedEvaluation(BaseModel):
 class Job(_Record):
     """One unit of work on one trajectory: train a segment (start, stop], or evaluate some of its checkpoints.
 
-    Of a training job, ``evaluations`` are those that are observed while training passes their step. ``sources`` are the
-    files that components of the user's own come from.
+    Of a training job, ``evaluations`` are those that are observed while training passes their step, and ``rolling_s``
+    are seconds between checkpoints to resume from (`sweeps.rolling`), besides those every ``checkpoint_every_steps``.
+    ``sources`` are the files that components of the user's own come from.
     """
 
     kind: Literal["train", "evaluate"]
@@ -55,6 +57,7 @@ class Job(_Record):
     evaluations: tuple[WantedEvaluation, ...] = ()
     log_every_steps: PositiveInt = 100
     checkpoint_every_steps: PositiveInt | None = None
+    rolling_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = APART_S
     observers: tuple[spec_field("observer"), ...] = ()  # type: ignore[valid-type]
     divergence: PositiveFloat = 1e4
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -31,11 +31,13 @@ def _train(home: Home, job: Job, should_stop: ShouldStop, ranks: Ranks) -> None:
     if kept(job, trainer.step, first_step):
         trainer.check()
     while trainer.step < job.stop_step:
-        (stop,) = ranks.agree(should_stop())
+        stop, save = ranks.agree(should_stop(), False)
         if stop:
             if trainer.step > first_step:
                 trainer.check()
             return
+        if save:
+            trainer.check()
         trainer.advance((trainer.step + 1) % job.log_every_steps == 0)
         if kept(job, trainer.step, first_step):
             trainer.check()

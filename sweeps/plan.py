@@ -12,6 +12,7 @@ from pathlib import Path
 from results.layout import Home
 from studies.schema import ResolvedStudy
 from sweeps.jobs import Job, WantedEvaluation
+from sweeps.rolling import apart_s
 from sweeps.tree import Node, Tree
 
 _STEP = re.compile(r"\d{9}")
@@ -212,11 +213,12 @@ def _evaluate_jobs(
 
 
 def job_settings(study: ResolvedStudy) -> dict[str, object]:
-    """What a study says of how its jobs are run; none of it is part of any key."""
+    """What a study and the environment say of how its jobs are run; none of it is part of any key."""
     every = study.checkpoint_every_epochs
     return {
         "log_every_steps": study.log_every_steps,
         "checkpoint_every_steps": every * study.steps_per_epoch if every else None,
+        "rolling_s": apart_s(),
         "observers": study.observers,
         "divergence": study.divergence,
         "device": study.device,

@@ -16,6 +16,7 @@ from results.layout import Home
 from sweeps.attempt import Attempt
 from sweeps.device import choose_device
 from sweeps.jobs import Job, Progress, ShouldStop, Status
+from sweeps.rolling import Pace
 from sweeps.segment import Segment
 
 
@@ -61,6 +62,7 @@ class Training(Segment):
     ) -> None:
         super().__init__(attempt, home, job, progress, should_stop)
         self.ranks = ranks
+        self.pace = Pace(job.rolling_s)
         self._times: list[float] = []
 
     def seconds_per_step(self) -> float | None:
@@ -76,12 +78,16 @@ class Training(Segment):
         self.first_step = self.last_step = trainer.step
         self._keep(trainer)
         while trainer.step < job.stop_step:
-            (stop,) = self.ranks.agree(self.should_stop())
+            begun = trainer.step > self.first_step
+            stop, save = self.ranks.agree(self.should_stop(), begun and self.pace.due())  # by the first rank's clock
             if stop:
-                if trainer.step > self.first_step:
+                if begun:
                     trainer.check()
                     self._save_full(trainer)
                 return "preempted", f"stopped on request at step {trainer.step}"
+            if save:
+                trainer.check()
+                self._save_rolling(trainer)
             self._advance(trainer)
             self._keep(trainer)
             self.progress(trainer.step)
@@ -125,7 +131,7 @@ class Training(Segment):
         elif step in job.snapshot_steps and not self.have(step):
             self._save(trainer, self.folder.snapshot(step), {"ema": trainer.ema_part()})
         if (every := job.checkpoint_every_steps) and step % every == 0 and step > self.first_step:
-            self._save_periodic(trainer)
+            self._save_rolling(trainer)
 
     def _save(self, trainer: Trainer, target: Path, parts: Parts) -> None:
         staged = self.attempt.staged(f"{target.parent.name}-{target.name}")
@@ -137,13 +143,15 @@ class Training(Segment):
             raise
         publish(staged, target)
 
-    def _save_full(self, trainer: Trainer) -> None:
+    def _save_full(self, trainer: Trainer, rolling: bool = False) -> None:
         target = self.folder.checkpoint(trainer.step)
         if not target.is_dir():
+            began = time.perf_counter()
             self._save(trainer, target, trainer.parts())
+            self.pace.saved(time.perf_counter() - began, rolling)
 
-    def _save_periodic(self, trainer: Trainer) -> None:
+    def _save_rolling(self, trainer: Trainer) -> None:
         target = self.folder.checkpoint(trainer.step)
         if not target.is_dir():
-            self._save_full(trainer)
+            self._save_full(trainer, rolling=True)
             self.roll(target)

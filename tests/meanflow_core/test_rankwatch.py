@@ -19,8 +19,9 @@ from meanflow_core.ranks import Ranks, joined
 from meanflow_core.rankwatch import Failure, first_of
 from meanflow_core.trainer import Trainer
 from results.layout import Home
-from sweeps import training
+from sweeps import rolling, training
 from sweeps.lease import holder
+from sweeps.plan import checkpoint_steps
 from sweeps.ranked import main
 from tests.meanflow_core.test_ranks import job_of, ranks_of
 
@@ -65,6 +66,7 @@ def hangs(*_: Any) -> None:
 def together(home: str, job: str, how: str) -> int:
     """As torchrun starts it, with something wrong on one of the ranks."""
     first = os.environ["RANK"] == "0"
+    rolling.SHARE = 1e9
     if how == "a full disk on the first" and first:
         training.write_checkpoint = disk_is_full
     if how == "an error on the first" and first:
@@ -121,6 +123,27 @@ def test_a_rank_that_fails_ends_all_with_its_reason(how: str, tmp_path: Path) ->
         assert [(one["status"], reason in one["reason"]) for one in records] == [("failed", True)], records
         assert list(home.trajectories.glob("*/checkpoints/*")) == []
     assert holder(home.trajectory(job.trajectory).lease("train")) is None
+
+
+def test_two_ranks_go_on_at_the_rolling_checkpoint_of_those_that_were_killed(tmp_path: Path) -> None:
+    """Which the first rank's clock decides on, and which is published only if both hold the same weights."""
+    weights = []
+    for name, how in (("undisturbed", "nothing"), ("killed", "kill -9 of the second"), ("killed", "nothing")):
+        home, job = Home(tmp_path / name), job_of({"fm_ratio": 0.75}).model_copy(update={"rolling_s": 1e-9})
+        home.root.mkdir(exist_ok=True)
+        (home.root / "job.json").write_text(job.model_dump_json())
+        (meet := tmp_path / f"{name} {how}").mkdir()
+        ended = ranks_of(together, str(home.root), str(home.root / "job.json"), how, folder=meet)
+        folder = home.trajectory(job.trajectory)
+        saved = checkpoint_steps(folder.checkpoints)
+        if how == "nothing":
+            assert [status for status, _ in ended] == [0, 0], ended
+            weights.append((folder.checkpoint(job.stop_step) / "online.safetensors").read_bytes())
+        else:
+            assert saved <= {4, 5} and saved, ended
+            rolled = max(saved)
+    assert json.loads((folder.attempt(2) / "DONE.json").read_text())["start_step"] == rolled
+    assert weights[0] == weights[1]
 
 
 def leaves_by_itself() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 
 from meanflow_core.checkpoint import load_checkpoint
 from results.layout import Home
+from studies.errors import StudyError
 from studies.loader import load_source, resolve
-from sweeps import evaluating, training
+from sweeps import evaluating, rolling, training
 from sweeps.attempt import Attempt, recorded_evaluations
 from sweeps.cancelling import CANCELLED, request
 from sweeps.jobs import Job
 from sweeps.lease import acquire
-from sweeps.plan import Inventory, checkpoint_steps
+from sweeps.plan import Inventory, checkpoint_steps, job_settings
+from sweeps.rolling import Pace
 from sweeps.session import open_session
 from sweeps.worker import in_words, run_job
 from tests.homes import TINY, tensors
@@ -91,6 +94,63 @@ def test_stopping_anywhere_and_continuing_is_the_same(
     assert expected.items() <= tensors(home.root).items()
     assert run_job(home, train)[0] == "done"
     assert done(home, train, 3)["steps"] == 0
+
+
+def test_what_is_killed_goes_on_at_its_rolling_checkpoint(
+    home: Home, train: Job, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the study naming any step."""
+    job = train.model_copy(update={"checkpoint_every_steps": None, "rolling_s": 1e-9})
+    monkeypatch.setattr(rolling, "SHARE", 1e9)
+
+    def killed(step: int) -> None:
+        if step == 37:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(home, job, killed)
+    folder = home.trajectory(train.trajectory)
+    assert checkpoint_steps(folder.checkpoints) == {36}, "one at a time"
+    assert run_job(home, job.model_copy(update={"rolling_s": 0}))[0] == "done"
+    assert done(home, train, 2)["start_step"] == 36
+    assert expected.items() <= tensors(home.root).items()
+
+
+def test_rolling_checkpoints_keep_to_their_share_of_the_time() -> None:
+    now, took, saved = [0.0], 10.0, []
+    pace = Pace(60, lambda: now[0])
+    while now[0] < 10_000:
+        now[0] += 1
+        if pace.due():
+            now[0] += took
+            pace.saved(took, rolling=True)
+            saved.append(now[0])
+    assert saved[0] == 70 and all(later - before >= 60 for before, later in pairwise(saved))
+    assert len(saved) * took <= 0.02 * now[0] + took
+    quick = Pace(60, lambda: now[0])
+    now[0] += 59
+    assert not quick.due()
+    quick.saved(took, rolling=False)  # what the study wants anyway is no reason to wait longer
+    now[0] += 60
+    assert not quick.due(), "10 s would be too much after two minutes"
+    now[0] += 500
+    assert quick.due()
+    never = Pace(0, lambda: now[0])
+    now[0] += 1e6
+    assert not never.due()
+
+
+def test_how_far_rolling_checkpoints_are_apart(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    study = resolve(load_source(str(TINY)), "cpu")
+    monkeypatch.delenv(rolling.VARIABLE, raising=False)
+    assert job_settings(study)["rolling_s"] == 60
+    for given, seconds in (("0", 0), ("7.5", 7.5)):
+        monkeypatch.setenv(rolling.VARIABLE, given)
+        assert job_settings(study)["rolling_s"] == seconds
+    for wrong in ("never", "-1", "nan", "inf"):
+        monkeypatch.setenv(rolling.VARIABLE, wrong)
+        with pytest.raises(StudyError, match=f"STUDY_ROLLING_S={wrong}: give seconds"):
+            job_settings(study)
 
 
 def test_an_attempt_that_broke_off_is_cleared_up(home: Home, train: Job, expected: dict[str, str]) -> None:
