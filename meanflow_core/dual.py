@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
 RULES: dict[Any, Callable[..., Any]] = {}
+
+GRAPH: ContextVar[bool] = ContextVar("GRAPH", default=False)
+"""Whether what is computed on duals must have an autograd graph."""
 
 
 class NoTangentRule(TypeError):
@@ -32,6 +36,13 @@ def rule(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
+def _check_graph() -> None:
+    """Raises: NoTangentRule under ``no_grad``, as inside the forward of a `torch.autograd.Function`, which takes a
+    `Dual` for no tensor and would lose the gradient of all before it."""
+    if GRAPH.get() and not torch.is_grad_enabled():
+        raise NoTangentRule("no tangent rule under no_grad, as in a torch.autograd.Function")
+
+
 class Dual:
     """A value with its directional derivative, ``primal + ε·tangent`` with ε² = 0."""
 
@@ -45,6 +56,7 @@ class Dual:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        _check_graph()
         found = RULES.get(func)
         if found is None:
             raise NoTangentRule(f"no tangent rule for {getattr(func, '__name__', func)}")
@@ -76,39 +88,50 @@ class Dual:
         return self.primal.size(dim)
 
     def __add__(self, other: Any) -> Dual:
+        _check_graph()
         return _add(self, other)
 
     def __radd__(self, other: Any) -> Dual:
+        _check_graph()
         return _add(other, self)
 
     def __sub__(self, other: Any) -> Dual:
+        _check_graph()
         return _sub(self, other)
 
     def __rsub__(self, other: Any) -> Dual:
+        _check_graph()
         return _sub(other, self)
 
     def __mul__(self, other: Any) -> Dual:
+        _check_graph()
         return _mul(self, other)
 
     def __rmul__(self, other: Any) -> Dual:
+        _check_graph()
         return _mul(other, self)
 
     def __neg__(self) -> Dual:
+        _check_graph()
         return Dual(-self.primal, -self.tangent)
 
     def __getitem__(self, index: Any) -> Dual:
+        _check_graph()
         return Dual(self.primal[index], self.tangent[index])
 
     def sin(self) -> Dual:
+        _check_graph()
         return _sin(self)
 
     def cos(self) -> Dual:
+        _check_graph()
         return _cos(self)
 
     def __getattr__(self, name: str) -> Any:
         """Shape-only methods act alike on primal and tangent."""
         if name.startswith("__"):  # Python's own protocols ask politely
             raise AttributeError(name)
+        _check_graph()
         if name not in _SHAPE_METHODS:
             raise NoTangentRule(f"no tangent rule for the method {name}")
         return functools.partial(_reshape_both, name, self)

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from meanflow_core.dual import Dual, NoTangentRule, rule, split
+from meanflow_core.dual import GRAPH, Dual, NoTangentRule, rule, split
 
 __all__ = ["Dual", "NoTangentRule", "generic_jvp", "jvp", "rule"]
 
@@ -118,6 +119,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Ten
     Returns: (value with autograd graph, derivative without).
     """
     pairs = zip(primals, tangents, strict=True)
+    graph = GRAPH.set(torch.is_grad_enabled())
     try:
         out = f(*(p if t is None else Dual(p, t.detach()) for p, t in pairs))
         if isinstance(out, Dual):
@@ -125,7 +127,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Ten
         return out, torch.zeros_like(out)
     except NoTangentRule as reason:
         _say_fallback(str(reason))
-        return generic_jvp(f, primals, tangents)
+    finally:
+        GRAPH.reset(graph)
+    return generic_jvp(f, primals, tangents)
 
 
 def generic_jvp(
@@ -142,8 +146,19 @@ def generic_jvp(
         result: Tensor = f(*args)
         return result
 
+    at, along = tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving)
     with sdpa_kernel(SDPBackend.MATH):
-        out: tuple[Tensor, Tensor] = torch.func.jvp(  # type: ignore[assignment]
-            of_moving, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving)
-        )
+        try:
+            out: tuple[Tensor, Tensor] = torch.func.jvp(of_moving, at, along)  # type: ignore[arg-type, assignment]
+        except RuntimeError as error:
+            if "mutate a captured Tensor" not in str(error):
+                raise
+            out = _forward_ad(of_moving, at, along)  # type: ignore[arg-type]
     return out[0], out[1].detach()
+
+
+def _forward_ad(f: Callable[..., Tensor], at: Sequence[Tensor], along: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The same for a function that counts in a buffer, as batch norm in training does, which ``torch.func`` refuses."""
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(f(*(forward_ad.make_dual(x, t) for x, t in zip(at, along, strict=True))))
+        return out.primal, torch.zeros_like(out.primal) if out.tangent is None else out.tangent

@@ -26,6 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from meanflow_core.hooks import Batch
 from meanflow_core.objectives import Terms
 from meanflow_core.rankwatch import Failure, RanksBroken, Watch, end
+from meanflow_core.state import buffers_of
 
 BUCKET = 2**24  # numbers summed at once
 TIMEOUT = timedelta(hours=2)  # the others wait while the first writes checkpoints or measures
@@ -78,11 +79,19 @@ class Ranks:
         """∂L/∂θ of the global batch, on every rank."""
         if self.size == 1:
             return
-        for bucket in _buckets(parameters):
+        for bucket in _buckets(p for p in parameters if p.requires_grad):
             flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
             self._reduce(flat)
             for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                 p.grad = part.view_as(p)
+
+    def share(self, network: nn.Module) -> None:
+        """The first rank's buffers, on every rank, as each has counted on its own rows: `broadcast_buffers` of torch's
+        DistributedDataParallel."""
+        if self.size == 1:
+            return
+        for buffer in buffers_of(network).values():
+            self._broadcast(buffer)
 
     def whole(self, terms: Terms, batch: Batch) -> Terms:
         """The terms of the global batch, without gradient, from the shares of all ranks."""

@@ -7,6 +7,8 @@ more than the number i, and two arms that ask for the same (seed, purpose, i) se
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -27,3 +29,13 @@ def generator(seed: int, purpose: str, index: int = 0, device: torch.device | st
     pairs of steps share their noise by chance, which biases nothing.
     """
     return torch.Generator(device=device).manual_seed(derived_seed(seed, purpose, index))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """torch's global random numbers, of the CPU and of ``device``, follow from a seed inside, and go on as if nothing
+    had been afterwards."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

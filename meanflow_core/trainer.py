@@ -23,7 +23,8 @@ from meanflow_core.optim import ema_update
 from meanflow_core.precision import float32_products
 from meanflow_core.ranks import Ranks
 from meanflow_core.registry import Spec
-from meanflow_core.seeding import derived_seed, generator
+from meanflow_core.seeding import derived_seed, generator, seeded
+from meanflow_core.state import buffers_of, parameters_of, put, untouched
 
 ALONE = Ranks()
 
@@ -34,8 +35,7 @@ class Diverged(RuntimeError):
 
 def build_network(dynamics: Dynamics, data: DataSet, seed: int, device: torch.device | str = "cpu") -> nn.Module:
     """The network with its initial weights, a function of (architecture, seed) alone on every device."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "init", 0))
+    with seeded(derived_seed(seed, "init", 0)):
         network: nn.Module = dynamics.network.build(shape=data.shape, num_classes=data.num_classes)
     return network.to(device)
 
@@ -53,18 +53,20 @@ class Trainer:
         observers: Sequence[Spec] = (),
         divergence: float = 1e4,
         ranks: Ranks = ALONE,
+        data: DataSet | None = None,
     ) -> None:
+        """``data``, where the data set was made already."""
         self.dynamics, self.seed, self.device, self.divergence = dynamics, seed, torch.device(device), divergence
         self.ranks = ranks
         ranks.check_shares(dynamics.batch_size, dynamics.v_rows)
         self.step = 0
-        self.data: DataSet = dynamics.data.build()
+        self.data: DataSet = data or dynamics.data.build()
         self.network = build_network(dynamics, self.data, seed, self.device)
-        self.names = [name for name, _ in self.network.named_parameters()]
-        self.online = [p.data for p in self.network.parameters()]
+        named = parameters_of(self.network)
+        self.names = list(named)
+        self.online = [p.data for p in named.values()]
         self.ema = [p.clone() for p in self.online]
-        named = list(self.network.named_parameters())
-        self.optimiser = dynamics.optimiser.build(horizon_steps, named_parameters=named)
+        self.optimiser = dynamics.optimiser.build(horizon_steps, named_parameters=list(named.items()))
         self.objective = dynamics.objective.build(
             horizon_steps, guidance=dynamics.guidance, null_label=self.data.num_classes
         )
@@ -103,6 +105,12 @@ class Trainer:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
+    def _chance(self) -> AbstractContextManager[Any]:
+        """A network of one's own may draw global random numbers (dropout): those of a step follow from (seed, i)."""
+        if self.dynamics.network.params.declared is None:
+            return nullcontext()
+        return seeded(derived_seed(self.seed, "network", self.step), self.device)
+
     def advance(self, log: bool = False) -> dict[str, float]:
         """Train one step. Returns the step's logged values if asked, and what transforms have to say at once.
 
@@ -113,12 +121,13 @@ class Trainer:
 
     def _advance(self, log: bool) -> dict[str, float]:
         i, batch = self.step, self.ranks.rows_of(self.draw_batch(self.step))
-        with self._autocast():
+        with self._autocast(), self._chance():
             terms: Terms = self.objective.terms(self.network, batch, i, self.transforms)
             loss = self.ranks.loss(terms, batch)
         self.optimiser.zero_grad()
         loss.backward()
         self.ranks.sum_gradients(self.network.parameters())
+        self.ranks.share(self.network)
         terms = self.ranks.whole(terms, batch)
         values = self._log(i, batch, terms) if log else {}
         self.optimiser.step(i)
@@ -159,7 +168,7 @@ class Trainer:
         for name in dict.fromkeys(protocol.metric.name for protocol in protocols):
             wanted = [protocol for protocol in protocols if protocol.metric.name == name]
             probe: Probe = wanted[0].metric.build()
-            with self._float32_products(), self._autocast():
+            with self._float32_products(), self._autocast(), untouched(self.network), self._chance():
                 seen = probe.measure(situation, wanted)
             found.values.update(seen.values)
             found.details.update(seen.details)
@@ -176,13 +185,16 @@ class Trainer:
                 raise Diverged(f"the weight {name} is not finite at step {self.step}")
         self.ranks.check_equal(weights)
 
+    def online_part(self) -> dict[str, Tensor]:
+        return {**dict(zip(self.names, self.online, strict=True)), **buffers_of(self.network)}
+
     def ema_part(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.ema, strict=True))
+        return {**dict(zip(self.names, self.ema, strict=True)), **buffers_of(self.network)}
 
     def parts(self) -> Parts:
         """The full state as checkpoint parts."""
         state: Parts = {
-            "online": dict(zip(self.names, self.online, strict=True)),
+            "online": self.online_part(),
             "ema": self.ema_part(),
             "optimiser": self.optimiser.state_dict(),
         }
@@ -200,9 +212,10 @@ class Trainer:
         reset = self.dynamics.reset if branch else ()
         try:
             if "online" not in reset:
-                self._copy(self.online, parts["online"])
-            restart = dict(zip(self.names, self.online, strict=True))
-            self._copy(self.ema, restart if "ema" in reset else parts["ema"])
+                put(self.online_part(), parts["online"])
+            averaged = self.online_part() if "ema" in reset else parts["ema"]
+            buffers = {name: buffer.clone() for name, buffer in buffers_of(self.network).items()}  # online's stay
+            put({**dict(zip(self.names, self.ema, strict=True)), **buffers}, averaged)
             if "optimiser" not in reset:
                 self.optimiser.load_state_dict(dict(parts["optimiser"]))
             for spec, transform in zip(self.dynamics.transforms, self.transforms, strict=True):
@@ -212,11 +225,3 @@ class Trainer:
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint at step {step} does not fit these dynamics: {error}") from error
         self.step = step
-
-    def _copy(self, into: Sequence[Tensor], part: Mapping[str, Tensor]) -> None:
-        if set(part) != set(self.names):
-            odd = sorted(set(part) ^ set(self.names))[:3]
-            raise ValueError(f"its parameters differ ({', '.join(odd)}, ...)")
-        with torch.no_grad():
-            for name, target in zip(self.names, into, strict=True):
-                target.copy_(part[name])

@@ -86,6 +86,7 @@ def load_weights(
     Raises: CheckpointError where they are missing, damaged, another's, or do not fit.
     """
     from meanflow_core.checkpoint import CheckpointError, load_checkpoint
+    from meanflow_core.state import load_state
 
     place = folder.snapshot(at.step)
     if part != "ema" or not place.is_dir():
@@ -93,8 +94,8 @@ def load_weights(
     expect = {"trajectory": at.trajectory, "step": at.step}
     state = load_checkpoint(place, [part], device, expect).parts[part]
     try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+        load_state(network, state)
+    except ValueError as error:
         raise CheckpointError(f"{place} does not fit the network: {error}") from error
 
 
