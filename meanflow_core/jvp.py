@@ -149,7 +149,7 @@ def generic_jvp(
     at, along = tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving)
     with sdpa_kernel(SDPBackend.MATH):
         try:
-            out: tuple[Tensor, Tensor] = torch.func.jvp(of_moving, at, along)  # type: ignore[arg-type, assignment]
+            out: tuple[Tensor, Tensor] = torch.func.jvp(of_moving, at, along)  # type: ignore[assignment]
         except RuntimeError as error:
             if "mutate a captured Tensor" not in str(error):
                 raise

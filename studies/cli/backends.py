@@ -65,14 +65,16 @@ class BackendChoice:
             )
         return load_cluster(self.cluster)
 
-    def check(self) -> None:
-        """Raises: StudyError where it cannot be reached; before anything is recorded or begun."""
+    def check(self, home: Home) -> None:
+        """Raises: StudyError where it cannot be reached, or not use this home; before anything is recorded or begun."""
         if self.address is not None:
             from sweeps.ray_cluster import check_address
 
             check_address(self.address)
         if self.name is BackendName.SLURM and not shutil.which("sbatch"):
             raise StudyError("there is no 'sbatch' here: --backend slurm runs on a machine that can submit to SLURM")
+        if self.name is BackendName.SLURM and "%" in str(home.root.resolve()):
+            raise StudyError(f"{home.root}: SLURM replaces '%' in the paths of logs: give a home without, by --home")
 
     @property
     def elsewhere(self) -> bool:

@@ -65,7 +65,7 @@ def retry(
     if not jobs:
         say("nothing is to be tried again" + (f"; {missing} were never begun: study run" if missing else ""))
         sys.exit(1 if any(not one.again for one in verdicts) else 0)
-    choice.check()
+    choice.check(place)
     with open_backend(choice, place, jobs) as start:
         outcome = run_jobs(start, jobs, choice)
     complain(outcome)

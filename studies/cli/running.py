@@ -111,7 +111,7 @@ def ready(session: Session, studies: list[str], home: Home, choice: BackendChoic
     if problems := preflight(session, home, choice.elsewhere, proofs):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise StudyError(f"{', '.join(studies)} cannot run at scale {session.studies[0].scale} yet:\n{listed}")
-    choice.check()
+    choice.check(home)
 
 
 def record(session: Session, home: Home, variant: str | None) -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from results.layout import Home
+from studies.cli.backends import BackendChoice
+from studies.cli.options import BackendName
+from studies.errors import StudyError
 from tests.homes import TINY, environment, study
 
 pytestmark = pytest.mark.slow
@@ -71,3 +75,11 @@ def test_a_read_only_home(tiny: Path, tmp_path: Path, tmpfs: Callable[[str], Pat
 def test_an_empty_path_is_not_the_working_folder(command: list[str | Path]) -> None:
     done = study(*command)
     assert done.returncode == 2 and "it is empty" in done.stderr
+
+
+def test_slurm_takes_no_home_whose_logs_would_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.cli.backends.shutil.which", lambda name: f"/usr/bin/{name}")
+    choice = BackendChoice(BackendName.SLURM, None, None, "single_node")
+    with pytest.raises(StudyError, match="SLURM replaces '%'"):
+        choice.check(Home(tmp_path / "50 %j"))
+    choice.check(Home(tmp_path))
