@@ -184,6 +184,7 @@ def test_protocol_keys() -> None:
         {"samples": 50_000},
         {"seed": 1},
         {"weights": "online"},
+        {"precision": "tf32"},
         {"reference": "gmm"},
     ]
     assert {name for change in changes for name in change} == set(Protocol.model_fields)
