@@ -4,13 +4,15 @@ A data set is a folder ``<data root>/<name>/`` with
 
     x.npy            uint8 (N, C, H, W), images of ``levels`` + 1 grey levels, or float32 (N, ...)
     y.npy            int64 (N,), 0 … number of classes − 1; only where there are classes
+    meta.json        `Meta`: names of the classes, where the data come from, and sha256 and size of these files
     statistics.npz   mean (D,) and covariance (denominator N − 1) of the flattened x as trained on, float64, of the
-                     covariance the upper triangle, row by row (``upper``); only where N > D ≤ MOST_DIMENSIONS: of fewer
-                     samples it is larger than the samples, from which it is computed when it is asked for
-    meta.json        `Meta`: names of the classes, where the data come from, and sha256 and size of every file
+                     covariance the upper triangle, row by row (``upper``), and the sha256 of the x.npy that they are
+                     ``of``; only where N > D ≤ MOST_DIMENSIONS: of fewer samples the covariance is larger than they
+                     are, and is computed when it is asked for
 
-Its *fingerprint*, the first 20 hex digits of the sha256 of meta.json, stands in the study and so in every key. Of
-format 1, which is still read, statistics.npz has the whole ``covariance`` (D, D), for any N.
+Its *fingerprint*, the first 20 hex digits of the sha256 of meta.json, stands in the study and so in every key.
+Statistics, whose last bits depend on the processor, have no part in it. Of format 1, which is still read, they had:
+statistics.npz is among the files of meta.json, and holds the whole ``covariance`` (D, D), for any N.
 """
 
 from __future__ import annotations
@@ -152,18 +154,20 @@ def _opened(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
 def read_statistics(name: str, meta: Meta) -> tuple[Array, Array] | None:
     """Mean (D,) and covariance (D, D) of the flattened x as trained on, float64; None for more than MOST_DIMENSIONS, or
     a single sample. Raises: LayoutError where the file that holds them is missing, damaged, or unsuited."""
-    dimensions = int(np.prod(meta.shape))
-    if STATISTICS not in meta.files:
+    dimensions, path = int(np.prod(meta.shape)), folder_of(name) / STATISTICS
+    if STATISTICS not in meta.files and not path.exists():
         if dimensions > MOST_DIMENSIONS or meta.n < 2:
             return None
         return moments(_chunks(open_samples(name, meta), meta.levels), dimensions)
-    path = folder_of(name) / STATISTICS
+    remedy = ANEW if STATISTICS in meta.files else "remove it, and it is computed when it is asked for"
     try:
-        held, _ = read_npz(path, ("mean", "covariance", "upper"))
+        held, _ = read_npz(path, ("mean", "covariance", "upper", "of"))
     except ArrayFileError as error:
-        raise LayoutError(f"{error}: {ANEW}") from None
+        raise LayoutError(f"{error}: {remedy}") from None
     if "mean" not in held or not {"covariance", "upper"} & set(held):
-        raise LayoutError(f"{path} has no mean and covariance: {ANEW}")
+        raise LayoutError(f"{path} has no mean and covariance: {remedy}")
+    if STATISTICS not in meta.files and str(held.get("of")) != meta.files[X].sha256:
+        raise LayoutError(f"{path} is not of the {X} beside it: {remedy}")
     triangle = _upper(dimensions)
     if "covariance" in held:
         covariance = held["covariance"]
@@ -172,9 +176,11 @@ def read_statistics(name: str, meta: Meta) -> tuple[Array, Array] | None:
         covariance[triangle] = held["upper"]
         covariance.T[triangle] = held["upper"]
     else:
-        raise LayoutError(f"{path} has an upper triangle {held['upper'].shape}, not of {dimensions} dimensions: {ANEW}")
+        raise LayoutError(
+            f"{path} has an upper triangle {held['upper'].shape}, not of {dimensions} dimensions: {remedy}"
+        )
     if said := bad_moments(held["mean"], covariance, dimensions):
-        raise LayoutError(f"{path} {said}: {ANEW}")
+        raise LayoutError(f"{path} {said}: {remedy}")
     return held["mean"], covariance
 
 
@@ -219,12 +225,13 @@ def write(
                 _write_samples(aside / X, items, n)
                 if labels is not None:
                     np.save(aside / Y, _checked(np.asarray(labels), n, len(classes)))
+                paths = sorted(aside.iterdir())
+                written = {path.name: File(sha256=file_sha256(path), bytes=path.stat().st_size) for path in paths}
                 x = read_npy(aside / X, mapped=True)
                 if n > (dimensions := int(np.prod(x.shape[1:]))) <= MOST_DIMENSIONS:
                     mean, covariance = moments(_chunks(x, levels), dimensions)
-                    np.savez(aside / STATISTICS, mean=mean, upper=covariance[_upper(dimensions)])
-                paths = sorted(aside.iterdir())
-                written = {path.name: File(sha256=file_sha256(path), bytes=path.stat().st_size) for path in paths}
+                    upper = covariance[_upper(dimensions)]
+                    np.savez(aside / STATISTICS, mean=mean, upper=upper, of=np.array(written[X].sha256))
                 meta = Meta(
                     n=n, shape=x.shape[1:], levels=levels, classes=tuple(classes), source=source,
                     background=background, files=written,
@@ -379,7 +386,8 @@ def problems(name: str, fingerprint: str | None = None, *, thorough: bool = Fals
         return [f"the data set '{name}' in {data_root()} has fingerprint {found}, and the study asks for {fingerprint}"]
     if thorough:
         return _problems(name, meta, thorough)
-    return list(_problems_once(name, found, tuple(signature(folder_of(name) / file) for file in sorted(meta.files))))
+    files = sorted({*meta.files, STATISTICS})
+    return list(_problems_once(name, found, tuple(signature(folder_of(name) / file) for file in files)))
 
 
 @lru_cache(64)
@@ -396,10 +404,12 @@ def _problems(name: str, meta: Meta, thorough: bool) -> list[str]:
         files = ", ".join(meta.files) or "none"
         classes = counted(len(meta.classes), "class", "classes")
         return [f"{folder / META} names the files {files} for {classes}: {ANEW}"]
-    readers: list[Callable[[], object]] = [lambda: _scan(name, meta, thorough)]
-    readers += [lambda: open_labels(name, meta)] if meta.classes else []
-    readers += [lambda: read_statistics(name, meta)] if STATISTICS in meta.files else []
-    return [said for reader in readers if (said := _complaint(reader))]
+    wrong = [_complaint(lambda: _scan(name, meta, thorough))]
+    if (folder / STATISTICS).exists() and wrong == [None]:  # statistics are compared with x
+        wrong.append(_complaint(lambda: read_statistics(name, meta)))
+    if meta.classes:
+        wrong.append(_complaint(lambda: open_labels(name, meta)))
+    return [said for said in wrong if said is not None]
 
 
 def _damage(path: Path, said: File, thorough: bool) -> Iterator[str]:
