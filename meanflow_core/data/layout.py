@@ -28,10 +28,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
 from meanflow_core.arrays import (
     CHUNK_BYTES,
@@ -85,6 +85,13 @@ class Meta(BaseModel):
     background: str | None = None
     files: dict[str, File]
 
+    @model_validator(mode="after")
+    def _files_fit(self) -> Self:
+        if X not in self.files or bool(self.classes) != (Y in self.files):
+            classes = counted(len(self.classes), "class", "classes")
+            raise ValueError(f"it names the files {', '.join(self.files) or 'none'} for {classes}")
+        return self
+
 
 def data_root() -> Path:
     """``$STUDY_DATA``, else ``./study_data``."""
@@ -123,7 +130,7 @@ def read_meta(name: str) -> tuple[Meta, str]:
         raise LayoutError(f"{folder / META} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        said = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
         raise LayoutError(f"{folder / META} is not of `study data add`, or damaged ({said})") from None
 
 
@@ -168,10 +175,10 @@ def read_statistics(name: str, meta: Meta) -> tuple[Array, Array] | None:
         raise LayoutError(f"{path} has no mean and covariance: {remedy}")
     if STATISTICS not in meta.files and str(held.get("of")) != meta.files[X].sha256:
         raise LayoutError(f"{path} is not of the {X} beside it: {remedy}")
-    triangle = _upper(dimensions)
     if "covariance" in held:
         covariance = held["covariance"]
-    elif held["upper"].shape == (triangle.sum(),):
+    elif held["upper"].shape == (dimensions * (dimensions + 1) // 2,):
+        triangle = _upper(dimensions)
         covariance = np.zeros((dimensions, dimensions), held["upper"].dtype)
         covariance[triangle] = held["upper"]
         covariance.T[triangle] = held["upper"]
@@ -213,6 +220,8 @@ def write(
         small, which is said before the second batch is asked for.
     """
     folder = folder_of(name)
+    if (labels is None) != (not classes):
+        raise LayoutError("labels go with the names of their classes, and these with labels")
     if folder.exists():
         raise LayoutError(f"{folder} is there already; remove it, or give another name")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -400,10 +409,6 @@ def _problems(name: str, meta: Meta, thorough: bool) -> list[str]:
     if damaged := [line for file, said in meta.files.items() for line in _damage(folder / file, said, thorough)]:
         return damaged
     # What follows finds nothing in what `write` has made: another program may have written the folder.
-    if X not in meta.files or bool(meta.classes) != (Y in meta.files):
-        files = ", ".join(meta.files) or "none"
-        classes = counted(len(meta.classes), "class", "classes")
-        return [f"{folder / META} names the files {files} for {classes}: {ANEW}"]
     wrong = [_complaint(lambda: _scan(name, meta, thorough))]
     if (folder / STATISTICS).exists() and wrong == [None]:  # statistics are compared with x
         wrong.append(_complaint(lambda: read_statistics(name, meta)))

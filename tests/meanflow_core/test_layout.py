@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def add(name: str = "pets", x: Array = IMAGES, **options: Any) -> tuple[Meta, str]:
-    given = {"labels": LABELS[: len(x)], "classes": "abc", "levels": 255, **options}
+    given: dict[str, Any] = {"labels": LABELS[: len(x)], "classes": "abc", "levels": 255, **options}
     return write(name, iter(np.array_split(x, 3)), len(x), "test", **given)
 
 
@@ -168,10 +169,6 @@ WRITTEN_WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "labels too few": (lambda folder: np.save(folder / Y, LABELS[:39]), "y.npy is int64 (39,), and meta.json says"),
     "labels as floats": (lambda folder: np.save(folder / Y, LABELS * 1.0), "y.npy is float64"),
     "labels of no class": (lambda folder: np.save(folder / Y, LABELS + 1), "y.npy has labels outside 0 … 2"),
-    "no labels": (
-        lambda folder: (folder / Y).unlink(),
-        "names the files x.npy for 3 classes",
-    ),
     "no moments": (statistics(a=UPPER), "statistics.npz has no mean and covariance"),
     "moments of another shape": (statistics(mean=np.ones(15), upper=UPPER), "statistics.npz has a mean (15,)"),
     "triangle": (statistics(mean=np.ones(16), upper=UPPER[1:]), "statistics.npz has an upper triangle (135,)"),
@@ -216,15 +213,24 @@ def test_values_that_are_unsuited_are_found_in_chunks(root: Path, monkeypatch: p
         data.batch(0, 0, 40, "cpu")
 
 
+WITHOUT_LABELS = json.dumps(
+    {
+        **{"format": 1, "n": 40, "shape": [1, 4, 4], "levels": 255, "classes": ["a"], "source": "test"},
+        "files": {X: {"sha256": "0" * 64, "bytes": 768}},
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("[]", "is not of `study data add`, or damaged"),
+        (WITHOUT_LABELS, "is not of `study data add`, or damaged (it names the files x.npy for 1 class)"),
         ('{"format": 3}', "is not of `study data add`, or damaged"),
         ("{" * 1000, "is not of `study data add`, or damaged"),
         (None, "is missing"),
     ],
-    ids=["list", "later format", "cut short", "missing"],
+    ids=["list", "files", "later format", "cut short", "missing"],
 )
 def test_descriptions_that_are_damaged_are_named(text: str | None, complaint: str, root: Path) -> None:
     _, fingerprint = add()
@@ -233,7 +239,7 @@ def test_descriptions_that_are_damaged_are_named(text: str | None, complaint: st
     assert layout.names() == ["pets"]
     (line,) = layout.problems("pets")
     assert line.startswith(f"{path} {complaint}")
-    with pytest.raises(DataError, match=complaint):
+    with pytest.raises(DataError, match=re.escape(complaint)):
         Stored(StoredParams(dataset="pets", fingerprint=fingerprint))
 
 
