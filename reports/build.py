@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meanflow_core.words import listed
 from reports.errors import NothingToReport
 from reports.ledger import new_lines, read_verdicts, record_verdicts
-from reports.stored import Stored, load, run_command
+from reports.stored import Stored, load, run_command, scales_there
 from reports.verdicts import Verdict, flags
 from results.owner import is_writable
 from studies.figure import Bars
@@ -213,8 +214,10 @@ def build_implications(
             found[study] = build_claims(engine, home, study=study, scale=chosen, record=record)
     if chosen is None or not found:
         at = f" at scale '{scale}'" if scale else ""
-        command = run_command(studies[0], scale, None)
-        raise NothingToReport(f"nothing of {', '.join(studies)} is measured{at} in {home.root}: run `{command}` first")
+        there, command = scales_there(engine, scale, studies), run_command(studies[0], scale, None)
+        raise NothingToReport(
+            f"nothing of {listed(studies)} is measured{at} in {home.root}{there}: run `{command}` first"
+        )
     verdicts = {study: report.verdicts for study, report in found.items()}
     sums = [sum_up(one, chosen, verdicts) for one in implications]
     said = f"scale '{chosen}'" + ("" if scale else ", that of the latest run; no scale was given")

@@ -15,7 +15,7 @@ from reports.errors import NothingToReport, ReportError
 from reports.overview import Overview, PaperPart, Piece, Section, overview
 from reports.published import published
 from reports.rankbuild import build_ranking
-from reports.stored import Stored, load
+from reports.stored import Stored, load, scales_there
 from reports.tablebuild import build_table
 from studies.figure import Curves
 from studies.implications import load_implications
@@ -84,7 +84,7 @@ def build_everything(
         if pieces:
             sections.append(Section(stored.study, stored.run, variant, pieces))
     if not sections:
-        raise _nothing(home, scale, missing)
+        raise _nothing(engine, home, scale, missing)
     sums = list(_implications(engine, home, sections, out, missing))
     elements = paper_elements()
     there = {element for section in sections for element in section.paper}
@@ -98,10 +98,11 @@ def _where(study: str, scale: str, variant: str | None) -> str:
     return f"{study} at scale {scale}" + (f" (variant {variant})" if variant else "")
 
 
-def _nothing(home: Home, scale: str | None, missing: list[str]) -> NothingToReport:
+def _nothing(engine: Engine, home: Home, scale: str | None, missing: list[str]) -> NothingToReport:
     at = f" at scale '{scale}'" if scale else ""
+    there = scales_there(engine, scale)
     why = "".join(f"\n  {phrase}" for phrase in missing)
-    return NothingToReport(f"nothing is measured{at} in {home.root}: run a study first (see `study list`){why}")
+    return NothingToReport(f"nothing is measured{at} in {home.root}{there}: run a study first (see `study list`){why}")
 
 
 def _stored(engine: Engine, scale: str | None) -> Iterator[tuple[str, str, str | None, str]]:

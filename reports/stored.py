@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +76,18 @@ def _there_are(engine: Engine, study: str, scale: str | None, variant: str | Non
     """The variants or scales of a study that were run, where none is what was asked for."""
     from results.stored import stored_runs
 
-    runs = [run for run in stored_runs(engine) if run.study == study]
-    if variant and variant not in {run.variant for run in runs}:
-        return there_is(variant, dict.fromkeys(run.variant for run in runs if run.variant))
-    return there_is(scale, dict.fromkeys(run.scale for run in runs)) if scale and runs else ""
+    variants = {run.variant for run in stored_runs(engine) if run.study == study}
+    if variant and variant not in variants:
+        return there_is(variant, sorted(filter(None, variants)))
+    return scales_there(engine, scale, [study])
+
+
+def scales_there(engine: Engine, scale: str | None, studies: Collection[str] | None = None) -> str:
+    """What is said of a scale at which nothing (of some ``studies``) was run: at which others something was."""
+    from results.stored import stored_runs
+
+    scales = {run.scale for run in stored_runs(engine) if studies is None or run.study in studies}
+    return there_is(scale, sorted(scales)) if scale and scales and scale not in scales else ""
 
 
 def whole_arms(study: ResolvedStudy, frame: pd.DataFrame) -> pd.DataFrame:

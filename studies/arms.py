@@ -16,6 +16,8 @@ from studies.schema import ResolvedStudy, Stage
 from studies.strict import Attribute
 from studies.sweep import Drawn
 
+MOST_EPOCHS = 1_000_000  # of an arm: it is measured and kept by the epoch, and all of that is planned at once
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -99,6 +101,8 @@ def place_stages(
     present = [(s, n) for s in stages if (n := _epochs(s, names, where))]
     if not present:
         raise StudyError(f"{where}: all its stages have 0 epochs, so there is nothing to train")
+    if sum(n for _, n in present) > MOST_EPOCHS:
+        raise StudyError(f"{where}: its stages have more than {MOST_EPOCHS:,} epochs")
     horizon = sum(n for _, n in present) * study.steps_per_epoch
     placed: list[StageRun] = []
     for stage, epochs in present:

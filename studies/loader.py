@@ -160,14 +160,15 @@ def _apply(data: dict[str, Any], path: Loc, value: Any) -> None:
             raise StudyError(f"-o {said}: '{part}' is not one of the {len(node)} entries, counted from 0")
         if not isinstance(node, dict | list):
             raise StudyError(f"-o {said}: '{path[depth - 1]}' has no parts")
+        key: Any = str(part) if isinstance(node, dict) else part
         if depth == len(path) - 1:
-            node[part] = value  # type: ignore[index]
+            node[key] = value
         elif isinstance(node, dict):
-            current = node.get(str(part))
-            node[part] = {"name": current} if isinstance(current, str) else (current if current is not None else {})
-            node = node[part]
+            current = node.get(key)
+            node[key] = {"name": current} if isinstance(current, str) else (current if current is not None else {})
+            node = node[key]
         else:
-            node = node[int(part)]
+            node = node[key]
 
 
 def resolve(

@@ -21,6 +21,7 @@ from pydantic import (
 from meanflow_core.words import refusal
 from studies.strict import Attribute, Strict
 
+MOST_POINTS = 100_000
 SEARCHES = ("asha", "optuna")  # strategies whose points depend on what others have measured
 
 
@@ -93,6 +94,8 @@ class Sweep(Strict):
             raise ValueError("'points' goes with 'strategy: random'; a grid takes all combinations")
         if self.strategy != "grid" and self.points is None:
             raise ValueError(f"'strategy: {self.strategy}' needs 'points', how many to draw")
+        if max(self.points or 0, self.size or 0) > MOST_POINTS:
+            raise ValueError(f"a sweep has {MOST_POINTS:,} points at most, drawn or listed; a range has any number")
         if self.points is not None and self.size is not None and self.points > self.size:
             raise ValueError(f"{self.points} different points cannot be drawn from a space of {self.size}")
         if (self.strategy in SEARCHES) != bool(self.drawn):

@@ -45,7 +45,7 @@ def plain(message: str) -> str:
     said = message.removeprefix("Value error, ").partition(", unable to parse")[0]
     found = re.fullmatch(r"'(.*)' is not one of (.*)\.", said, re.DOTALL)
     meant = did_you_mean(found[1], re.findall("'([^']*)'", found[2])) if found else ""
-    return f"{said} {meant}".strip()
+    return f"{said} {meant[:1].upper()}{meant[1:]}".strip()
 
 
 app = typer.Typer(

@@ -23,13 +23,15 @@ def parse_seeds(text: str | None) -> list[int] | None:
         return None
     seeds: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
+        found = re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", part)
         if not found:
             raise StudyError(f"--seeds {text}: '{part}' is neither a seed nor a range; write e.g. 0-5 or 0,3,7")
         low = int(found[1])
         high = int(found[2]) if found[2] else low
         if high < low or high - low >= MAX_SEEDS:
             raise StudyError(f"--seeds {text}: the range {part.strip()} is empty or too long")
+        if high >= 2**32:
+            raise StudyError(f"--seeds {text}: seeds are whole numbers from 0 to {2**32 - 1}")
         seeds.extend(range(low, high + 1))
     if len(set(seeds)) != len(seeds):
         raise StudyError(f"--seeds {text}: a seed stands twice")

@@ -23,10 +23,10 @@ _EXPECTED = (
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again: nothing finished is lost",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again: nothing finished is lost",
-    errno.EROFS: "the file system is read-only; give a writable folder with --home",
-    errno.EACCES: "permission denied; give a folder that you can write with --home",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; give another folder with --home",
-    errno.EEXIST: "this is a file, not a folder; give another folder with --home",
+    errno.EROFS: "the file system is read-only; give a writable folder",
+    errno.EACCES: "permission denied; give a folder that you can write",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; give another",
+    errno.EEXIST: "this is a file, not a folder; give another",
 }
 
 
@@ -38,6 +38,6 @@ def in_words(error: Exception) -> str | None:
         loaded = sys.modules.get(module)
         if loaded is not None and isinstance(error, getattr(loaded, name, ())):
             return str(error)
-    if isinstance(error, OSError) and error.errno in _DISK:
-        return f"{error.filename or 'writing'}: {_DISK[error.errno]}"
+    if isinstance(error, OSError) and (error.errno in _DISK or error.filename):
+        return f"{error.filename or 'writing'}: {_DISK.get(error.errno or 0, error.strerror)}"
     return None

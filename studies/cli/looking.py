@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sweeps.weights import Kept
 
 MOST_ROWS = 24
+MOST_NFE = 10_000
 
 
 class Which(StrEnum):
@@ -48,7 +49,9 @@ def sample(
     epoch: Annotated[
         float | None, typer.Option("--epoch", help="From the root of the arm. Default: the last kept.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of training. Default: the first of each arm.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of training. Default: the first of each arm.")
+    ] = None,
     latents: Annotated[int, typer.Option("--latents", help="Seed of latents and labels, the same for all arms.")] = 0,
     side: Annotated[int, typer.Option("--side", min=1, max=32, help="Samples along the side of a block.")] = 4,
     weights: Annotated[Which, typer.Option("--weights", help="EMA weights, or those in training.")] = Which.ema,
@@ -115,8 +118,8 @@ def sample(
 
 def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise StudyError(f"--nfe {text}: write numbers of function evaluations from 1, e.g. 1,2,4")
+    if not all(re.fullmatch("[0-9]{1,5}", part) and 0 < int(part) <= MOST_NFE for part in parts):
+        raise StudyError(f"--nfe {text}: write numbers of function evaluations from 1 to {MOST_NFE}, e.g. 1,2,4")
     return [int(part) for part in dict.fromkeys(parts)]
 
 
@@ -166,7 +169,9 @@ def compare(
     place = Home(home)
     with opened(place) as engine:
         one, first = side_of(engine, place, a, scale, variant)
-        two, second = side_of(engine, place, b, b_scale or scale, b_variant or variant)
+        two, second = side_of(
+            engine, place, b, b_scale or scale, b_variant or variant, "--b-scale and, of a variant, --b-as"
+        )
         found = compared(first, second)
     told = arm_differences(one, two)
     caption = (

@@ -212,6 +212,7 @@ def results(
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
     """Write every measured evaluation of a study, one row each, without times or attempts."""
+    from reports.stored import run_command, scales_there
     from results.export import write_table
     from results.layout import Home
     from results.queries import results_table
@@ -220,9 +221,10 @@ def results(
     name = stored_name(study, home)
     with opened(Home(home)) as engine:
         frame = results_table(engine, name, scale, variant)
-    if frame.empty:
-        at = f" at scale '{scale}'" if scale else ""
-        raise StudyError(f"nothing of '{name}'{at} is measured in {home}; run `study run {study}` first")
+        if frame.empty:
+            at = f" at scale '{scale}'" if scale else ""
+            there, command = scales_there(engine, scale, [name]), run_command(study, scale, variant)
+            raise StudyError(f"nothing of '{name}'{at} is measured in {home}{there}; run `{command}` first")
     if fmt is TableFormat.parquet and out is None:
         raise StudyError("parquet is written to a file: add --out results.parquet")
     write_table(frame, fmt.value, out)

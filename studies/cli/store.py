@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meanflow_core.words import there_is
 from results.layout import Home
 from studies.cli.choose import home_exists, source_of
 from studies.errors import StudyError
@@ -44,10 +45,16 @@ def stored_name(study: str, home: Path) -> str:
         if _path_like(study) or not home_exists(home):
             raise
         from results.queries import ANY, latest_run
+        from results.stored import stored_runs
+        from studies.loader import builtin_names
 
         with opened(Home(home)) as engine:
             if latest_run(engine, study=study, variant=ANY) is None:
-                raise
+                stored = dict.fromkeys(run.study for run in stored_runs(engine))
+                raise StudyError(
+                    f"unknown study '{study}'{there_is(study, [*stored, *builtin_names()], shown=20)}; a file of your "
+                    "own is given by its path, ./mine.yaml"
+                ) from None
         return study
 
 
