@@ -79,6 +79,9 @@ class Backend(Protocol):
     def stop(self) -> None:
         """Ask `run` to end early. A signal handler may call this."""
 
+    def waits_for(self) -> str:
+        """What `run` waits for once it is stopped, in words. A signal handler may call this."""
+
 
 class Workers(Protocol):
     """What does jobs one by one, several at a time. Used as a context manager; leaving it stops them."""

@@ -28,7 +28,7 @@ from sweeps.logs import log_to
 
 STOP_GRACE_S = 60.0
 SPARE_S = 15.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def stop_grace_s(jobs: Iterable[Job]) -> float:
@@ -84,7 +84,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM come afterwards. A process started inside inherits them held back, and takes them when it is
+    """`STOP_SIGNALS` come afterwards. A process started inside inherits them held back, and takes them when it is
     ready for them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -197,7 +197,8 @@ def end_with_parent(parent: int, interval_s: float = 0.5) -> None:
 def _serve(connection: Connection, home: str, parent: int) -> None:
     """Body of a worker process."""
     stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     end_with_parent(parent)

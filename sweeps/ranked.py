@@ -22,8 +22,9 @@ from sweeps.worker import run_job
 def main(home: str, job_file: str) -> int:
     """Do a job with all ranks that the environment names. Returns: the exit status."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: stop.set())
     place, job = Home(Path(home)), Job.model_validate_json(Path(job_file).read_bytes())
     with joined(job.device) as ranks:
         if not ranks.first:

@@ -77,14 +77,17 @@ def _loopback_as_it_is() -> AbstractContextManager[object]:
 @contextmanager
 def _beginning(home: Home) -> Iterator[None]:
     """Ray lets its workers import from the folder in which it is initialised, and takes SIGTERM for itself. The home
-    holds nothing to import, but a random.py may lie where the user happens to be; SIGTERM is the command's."""
+    holds nothing to import, but a random.py may lie where the user happens to be; SIGTERM is the command's. What Ray
+    starts ignores SIGHUP, which a terminal sends to it, too, where the command is to stop it."""
     home.root.mkdir(parents=True, exist_ok=True)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with contextlib.chdir(home.root):
             yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def probe(address: str) -> None:

@@ -47,6 +47,11 @@ class Scheduler:
         """Ask `run` to end early, with the running jobs saved. A signal handler may call this."""
         self.outcome.interrupted = True
 
+    def waits_for(self) -> str:
+        running = len(self.pool.running())
+        many = f"{running} jobs save at their next step" if running > 1 else "a job saves at its next step"
+        return f"stopping as soon as {many}" if running else "stopping; no job runs that would have to save"
+
     def run(self) -> Outcome:
         """Work until everything is done, nothing can go on, or `stop` was called."""
         while not self.outcome.interrupted and (self.waiting or self.pool.running()):

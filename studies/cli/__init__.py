@@ -23,7 +23,9 @@ def main() -> None:
     """Entry point. Expected errors become one message on stderr and exit status 2; bugs keep their traceback."""
     _open_streams()
     from studies.cli.app import app  # here, since workers import this module too, as what their parent was started with
+    from studies.cli.stopping import heed_interrupts
 
+    heed_interrupts()
     atexit.register(gc.freeze)  # the interpreter would search all that was imported for garbage: up to a second
     os.environ["MPLBACKEND"] = "agg"  # figures become files; no other backend is needed, nor has to be there
     for stream in (sys.stdout, sys.stderr):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,12 +29,13 @@ from studies.cli.options import (
     WorkersOpt,
 )
 from studies.cli.output import say
+from studies.cli.stopping import stopping
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
     from results.layout import Home
     from studies.schema import ResolvedStudy
-    from sweeps.backend import Backend, Outcome
+    from sweeps.backend import Outcome
     from sweeps.jobs import Job
     from sweeps.session import Session
 
@@ -143,24 +142,8 @@ def run_jobs(start: Start, jobs: list[Job], choice: BackendChoice) -> Outcome:
     watcher = progress(jobs, redrawn=choice.name is not BackendName.INLINE)
     backend = start(jobs, watcher)
     watcher.unheard = backend.stop
-    with watcher, _stopping(backend):
+    with watcher, stopping(backend, watcher.say):
         return backend.run()
-
-
-@contextmanager
-def _stopping(backend: Backend) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM stops the backend; the second interrupts at once."""
-
-    def stop(number: int, _frame: object) -> None:
-        signal.signal(number, signal.default_int_handler)
-        backend.stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def complain(outcome: Outcome) -> None:

@@ -58,6 +58,9 @@ class SlurmBackend:
         """Ask `run` to end; the jobs stay in the queue. A signal handler may call this."""
         self.outcome.interrupted = True
 
+    def waits_for(self) -> str:
+        return "stopping as soon as SLURM has answered; the jobs stay in its queue"
+
     def run(self) -> Outcome:
         """Submit and follow until everything has ended; what was lost on the way is submitted again.
 

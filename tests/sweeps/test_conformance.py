@@ -182,8 +182,11 @@ def test_ctrl_c_saves_and_running_again_goes_on(subject: Subject, micro_long: Pa
     assert wait_for(lambda: command.over() or bool(working(home))) and not command.over(), command.wait()[1]
     time.sleep(0.3)
     os.killpg(command.process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    command.process.send_signal(signal.SIGINT)  # whoever started it passes on what it got itself: one request
     status, output = command.wait()
     assert status == 130 and "Run the same command again" in output, output
+    assert "Ctrl-C: stopping as soon as " in output and " next step; once more ends at once" in output
     command.assert_gone()
     assert unfinished(home) == set(), "every attempt ended by itself"
     stopped = [end for end in ends(home) if end["status"] == "preempted"]

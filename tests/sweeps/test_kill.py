@@ -102,13 +102,14 @@ def start_and_wait_for_attempt(home: Path) -> Command:
     return command
 
 
-def test_sigterm_to_the_command_or_to_a_worker_saves_and_continues(micro_long: Path, tmp_path: Path) -> None:
-    """As from a batch system; Ctrl-C is held in tests/sweeps/test_conformance.py."""
+def test_a_hangup_of_the_command_or_sigterm_to_a_worker_saves_and_continues(micro_long: Path, tmp_path: Path) -> None:
+    """As when a terminal is closed, which signals the whole group, and from a batch system; Ctrl-C is held in
+    tests/sweeps/test_conformance.py."""
     home = tmp_path / "home"
     command = start_and_wait_for_attempt(home)
-    command.process.terminate()
+    os.killpg(command.process.pid, signal.SIGHUP)
     status, output = command.wait()
-    assert status == 130, output
+    assert (status, "SIGHUP: stopping as soon as " in output) == (130, True), output
     command.assert_gone()
     assert not unfinished(home), "every attempt ended by itself"
     ends = [json.loads((attempt / "DONE.json").read_text()) for attempt in attempts(home)]
