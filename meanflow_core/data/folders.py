@@ -37,6 +37,7 @@ def read_folder(root: Path, size: int | None, background: str, account: Account)
         )
     labels, classes = _classes(root, found, account)
     headers = [read_header(path) for path in found]
+    _refuse_deep(found, headers)
     grey = [header.grey and (is_grey(beneath) or not header.alpha) for header in headers]
     mode = "L" if all(grey) else "RGB"
     for path, header, is_it in zip(found, headers, grey, strict=True):
@@ -133,6 +134,16 @@ def _classes(root: Path, found: list[Path], account: Account) -> tuple[Array | N
         raise LayoutError(f"two classes would be called {twice!r}: rename one of the folders")
     number = {folder: label for label, folder in enumerate(folders)}
     return np.array([number[path.parts[depth]] for path in found]), names
+
+
+def _refuse_deep(found: list[Path], headers: list[Header]) -> None:
+    """Raises: LayoutError where images have more than 8 bits a channel, which Pillow would cut without a word."""
+    deep = [(path, header.deep) for path, header in zip(found, headers, strict=True) if header.deep]
+    if deep:
+        path, how = deep[0]
+        others = f", and so have {counted(len(deep) - 1, 'other')}" if len(deep) > 1 else ""
+        deeper = f"{shown(path)} has more than 8 bits a channel ({how}){others}"
+        raise LayoutError(f"{deeper}: convert to 8 bits, or add an array of values")
 
 
 def _sides(pixels: Array) -> str:

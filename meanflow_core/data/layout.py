@@ -222,12 +222,12 @@ def write(
     folder = folder_of(name)
     if (labels is None) != (not classes):
         raise LayoutError("labels go with the names of their classes, and these with labels")
-    if folder.exists():
-        raise LayoutError(f"{folder} is there already; remove it, or give another name")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(name):
+            if folder.exists():
+                raise LayoutError(f"{folder} is there already; remove it, or give another name")
             clear_dead(name)
             try:
                 aside.mkdir()

@@ -30,12 +30,13 @@ BITS_PER_SAMPLE = 258  # TIFF
 @dataclass(frozen=True)
 class Header:
     """What is known without decoding. ``grey``: without colour, by its mode; ``alpha``: pixels may be transparent;
-    ``inks``: CMYK; ``frames``: how many there are."""
+    ``inks``: CMYK; ``frames``: how many there are; ``deep``: format and mode of what has more than 8 bits a channel."""
 
     grey: bool
     alpha: bool
     inks: bool
     frames: int
+    deep: str | None
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ class Picture:
 
 
 def read_header(path: Path) -> Header:
-    """Raises: LayoutError where it is no image, or has more than 8 bits a channel."""
+    """Raises: LayoutError where it is no image."""
     with _opened(path) as image:
-        if _is_deep(image):
-            raise LayoutError(
-                f"{shown(path)} has more than 8 bits a channel ({image.format}, mode {image.mode}): convert it to 8 "
-                "bits, or add an array of values"
-            )
-        return Header(image.mode in GREY, _has_alpha(image), image.mode == "CMYK", getattr(image, "n_frames", 1))
+        return Header(
+            grey=image.mode in GREY,
+            alpha=_has_alpha(image),
+            inks=image.mode == "CMYK",
+            frames=getattr(image, "n_frames", 1),
+            deep=f"{image.format}, mode {image.mode}" if _is_deep(image) else None,
+        )
 
 
 def read_picture(path: Path, size: int | None, mode: str, background: str) -> Picture:

@@ -99,7 +99,8 @@ def _array(path: Path, labels: Path | None, account: Account) -> Source:
             part = x[at : at + batch]
             yield np.ascontiguousarray(part) if levels else _single(part, at, path)
 
-    return Source(batches, len(x), f"array {shown(path.name)}", y, classes, levels)
+    numbers = None if y is None else y.astype(np.int64)
+    return Source(batches, len(x), f"array {shown(path.name)}", numbers, classes, levels)
 
 
 def _single(values: Array, at: int, path: Path) -> Array:

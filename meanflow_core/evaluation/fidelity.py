@@ -23,12 +23,14 @@ from torch_fidelity.utils import create_feature_extractor
 
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.extractor import load_digits_cnn
+from meanflow_core.sha import file_sha256
 
 Sums = Literal["float32", "float64"]
 
 DIGITS_CNN = "meanflow-digits-cnn"
 LAYER = "penultimate"
 BATCH = 1000
+INCEPTION_SHA256 = "6726825d"  # its first digits, which stand in the file's name
 KID_RNG_SEED = 2020
 # Written out although they are torch-fidelity's defaults: a new default must not move a value.
 KID_KERNEL = {
@@ -113,10 +115,17 @@ def digits_features(images: Tensor) -> Tensor:
 def inception_extractor(weights: Path, device: torch.device | str) -> Any:
     """torch-fidelity's Inception, uint8 (N, 3, H, W) → (features (N, 2048),), from a file that must be there.
 
-    Raises: EvaluationError if it is not: without a path torch-fidelity would download it.
+    Raises: EvaluationError if it is not, since without a path torch-fidelity would download it; or if it is another
+        file that holds more than tensors, since torch-fidelity would run what it says.
     """
     if not weights.is_file():
         raise EvaluationError(f"missing Inception weights {weights}")
+    if not file_sha256(weights).startswith(INCEPTION_SHA256):
+        try:
+            torch.load(weights, map_location="cpu", weights_only=True)
+        except Exception as error:  # zipfile's, pickle's and torch's own
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise EvaluationError(f"{weights} is damaged, or holds no weights ({said})") from None
     return create_feature_extractor(
         "inception-v3-compat",
         ["2048"],

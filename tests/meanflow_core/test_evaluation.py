@@ -6,6 +6,8 @@ import importlib
 import json
 import math
 import multiprocessing
+import pickle
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -432,6 +434,44 @@ def test_inception_is_never_downloaded(tmp_path: Path) -> None:
 
     with pytest.raises(EvaluationError, match="missing Inception weights"):
         inception_extractor(tmp_path / "nowhere.pth", "cpu")
+
+
+class Trap:
+    """What a pickle runs when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def test_inception_weights_that_are_none_are_not_loaded(tmp_path: Path) -> None:
+    from meanflow_core.evaluation.fidelity import inception_extractor
+
+    path = tmp_path / inception.INCEPTION_FILE
+    for content in (b"nonsense", pickle.dumps({"fc.weight": Trap()}, protocol=2)):
+        path.write_bytes(content)
+        with pytest.raises(EvaluationError, match=rf"{path.name} is damaged, or holds no weights"):
+            inception_extractor(path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"has a mean \(3,\) and a covariance \(4, 4\)"),
+        ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "has moments that are not finite"),
+        ({"mu": np.zeros(3), "sigma": -np.eye(3)}, "has variances below 0"),
+        ({"mu": np.array([{}] * 3), "sigma": np.eye(3)}, "is damaged, or holds no arrays of numbers"),
+        ({"mu": np.zeros(3), "sigma": np.eye(3)}, "has statistics of 3 features, not 2048"),
+    ],
+)
+def test_reference_statistics_that_are_none_are_named_before_training(
+    arrays: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    (tmp_path / "imagenet256").mkdir()
+    path = tmp_path / "imagenet256" / "reference.npz"
+    np.savez(path, **arrays)
+    missing = "\n".join(inception.missing_assets(parse_spec("data", {"name": "latents"})))
+    assert re.search(f"{re.escape(str(path))} {complaint}", missing)
 
 
 def test_statistics_files_of_both_conventions(tmp_path: Path) -> None:

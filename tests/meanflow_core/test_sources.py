@@ -83,6 +83,13 @@ def test_images_that_would_be_changed_are_refused(name: str, tmp_path: Path, mon
     assert "\n" not in str(refused.value)
 
 
+def test_all_that_are_too_deep_are_counted(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / f"{name}.png", GREY.astype(np.uint16))
+    with pytest.raises(LayoutError, match=r"a\.png has more than 8 bits .*, and so have 2 others: convert"):
+        read(tmp_path)
+
+
 def test_images_of_every_kind_keep_their_pixels(tmp_path: Path) -> None:
     """Lossless formats; of grey ones in grey alone, and of animations the first frame."""
     save(tmp_path / "grey" / "a.PNG", GREY)
@@ -285,6 +292,14 @@ def test_arrays_that_are_unsuited_are_refused(name: str, tmp_path: Path) -> None
         read(tmp_path / file)
     assert complaint in str(refused.value)
     assert str(tmp_path / file) in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["uint64", "int8", ">i4"])
+def test_labels_of_any_whole_number(kind: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=IMAGES, y=(np.arange(20) % 3).astype(kind))
+    source = read_source(tmp_path / "a.npz", None, None, None, True)
+    assert source.labels is not None and source.labels.dtype == np.int64
+    assert (source.labels.tolist(), source.classes) == ([i % 3 for i in range(20)], ("0", "1", "2"))
 
 
 @pytest.mark.parametrize("labels", [np.arange(19), np.arange(20.0), np.arange(20)[:, None], np.arange(20) - 1, X > 0])
