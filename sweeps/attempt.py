@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,9 @@ STAGED = "staged-"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file or none; replaces what is there."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a whole file or none; replaces what is there. Processes of other machines and containers may have our
+    number."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     with aside.open("wb") as f:
         f.write(content.encode() if isinstance(content, str) else content)
         f.flush()

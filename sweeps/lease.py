@@ -1,8 +1,8 @@
 """Leases: one attempt at a time works on a trajectory. Files only, with a heartbeat that expires.
 
 A lease is a file created exclusively; its modification time is the heartbeat. One is stale when its owner's process is
-gone (same host) or when it has not beaten for `EXPIRY_S`. A false take-over wastes time but corrupts nothing, since
-every attempt writes in its own folder and publication cannot replace.
+gone (same boot of the same machine, same PID namespace) or when it has not beaten for `EXPIRY_S`. A false take-over
+wastes time but corrupts nothing, since every attempt writes in its own folder and publication cannot replace.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import socket
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +26,25 @@ import psutil
 
 BEAT_S = 5.0
 EXPIRY_S = 60.0
+WORDS = 200  # characters of a command
+
+
+def _here() -> str | None:
+    """Where numbers of processes mean what they mean here: this machine since it was booted and, as containers of one
+    host name may have one each, this PID namespace. None where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def _command() -> str:
+    """What this process was started to do; a worker of the pool has the words of its command."""
+    name = Path(sys.argv[0]).name
+    words = "a worker of Ray" if name == "default_worker.py" else shlex.join([name, *sys.argv[1:]])
+    slurm_job = os.environ.get("SLURM_JOB_ID")
+    return words[:WORDS] + (f", SLURM job {slurm_job}" if slurm_job else "")
 
 
 def _me() -> dict[str, Any]:
@@ -32,16 +54,22 @@ def _me() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": process.pid,
         "born": process.create_time(),
+        "here": _here(),
+        "command": _command(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _alive(record: dict[str, Any]) -> bool:
-    """Whether the owner's process still runs; a process of another host is believed to."""
-    if record.get("host") != socket.gethostname():
+def _alive(record: dict[str, Any], age_s: float) -> bool:
+    """Whether the owner's process still runs; one of which the number means nothing here is believed to."""
+    here = _here()
+    if record.get("here") != here or (here is None and record.get("host") != socket.gethostname()):
         return True
     try:
         process = psutil.Process(int(record["pid"]))
-        return abs(process.create_time() - float(record["born"])) < 1.0 and (process.status() != psutil.STATUS_ZOMBIE)
+        # The time of birth moves with the machine's clock, so that of one whose lease beats may be wrong.
+        same = abs(process.create_time() - float(record["born"])) < 1.0 or age_s < 2 * BEAT_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, ValueError):
         return False
 
@@ -63,14 +91,16 @@ def holder(path: Path) -> str | None:
     found = _read(path)
     if found is None or is_stale(*found):
         return None
-    return f"process {found[0].get('pid', '?')} on {found[0].get('host', '?')}"
+    record = found[0]
+    doing = f" ({record['command']}, since {record['since']})" if record.keys() >= {"command", "since"} else ""
+    return f"process {record.get('pid', '?')} on {record.get('host', '?')}{doing}"
 
 
 def is_stale(record: dict[str, Any], age_s: float) -> bool:
     """Whether a lease may be taken over. A record still being written (empty) gets the benefit of one beat."""
     if not record:
         return age_s > BEAT_S
-    return age_s > EXPIRY_S or not _alive(record)
+    return age_s > EXPIRY_S or not _alive(record, age_s)
 
 
 class Lease:

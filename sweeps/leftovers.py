@@ -20,8 +20,10 @@ Leftover = tuple[Kind, Path]
 GRACE_S = 600.0  # nothing that is written aside takes so long from one write to the next
 DISCARDED = ".discarded-"
 
-# Whoever writes a file whole writes it aside as .NAME.PID first (`sweeps.attempt.write_atomically`).
-_ASIDE = r"\.(?:calibration\.json|import|trajectory\.json|segment\.json|DONE\.json|.+\.npy)\.(?P<pid>\d+)"
+# Whoever writes a file whole writes it aside as .NAME.PID-RANDOM first (`sweeps.attempt.write_atomically`).
+_ASIDE = (
+    r"\.(?:calibration\.json|import|trajectory\.json|segment\.json|DONE\.json|.+\.npy)\.(?P<pid>\d+)(?:-[0-9a-f]{8})?"
+)
 _LEASE = r"\.\w+\.lease\.[0-9a-f]{32}"
 _REBUILT = r"\.rebuild-\w+"
 _HIDDEN = re.compile(rf"{_ASIDE}|{_LEASE}|{_REBUILT}")

@@ -40,7 +40,7 @@ class Scheduler:
         self.outcome = Outcome()
         self.recorded = Records()
         self.losses = Losses(home, self.recorded)
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()  # jobs, and who does them elsewhere
         self._began = time.time()
 
     def stop(self) -> None:
@@ -104,8 +104,8 @@ class Scheduler:
             self.pool.submit(job, self._began)
 
     def _tell(self, job: Job, held: str) -> None:
-        if job.name not in self._told:
-            self._told.add(job.name)
+        if (job.name, held) not in self._told:
+            self._told.add((job.name, held))
             self.watcher.waiting(job, f"is being done by {held}")
 
     def _ended(self, job: Job) -> None:
@@ -122,7 +122,8 @@ class Scheduler:
         if event.kind == "done":
             self.outcome.done += 1
         elif event.kind == "busy":
-            self._tell(job, "another command")
+            if held := holder(self.home.trajectory(job.trajectory).lease(job.kind)):
+                self._tell(job, held)
             self.waiting.put_first(job, self.clock() + HOLD_OFF_S)
         elif event.kind == "failed":
             self.outcome.failures.append(Failure(job, event.reason or "failed", event.log))

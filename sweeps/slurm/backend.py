@@ -67,7 +67,7 @@ class SlurmBackend:
         Raises: SlurmError, StudyError where nothing can be submitted.
         """
         while not self.outcome.interrupted and self._drop_blocked():
-            placed = submit_missing(self.home, self.open, self.cluster, self.seconds)
+            placed = submit_missing(self.home, self.open, self.cluster, self.seconds, self._say_waiting)
             for job in [job for place, job in enumerate(self.open) if place not in placed]:
                 self._done(job)
             if self.detach:
@@ -114,8 +114,11 @@ class SlurmBackend:
         return self.outcome.interrupted
 
     def _say_down(self, error: SlurmDown) -> None:
+        self._say_waiting(f"waits for SLURM, which does not answer at present ({error})")
+
+    def _say_waiting(self, why: str) -> None:
         for job in self.open[:1]:
-            self.watcher.waiting(job, f"waits for SLURM, which does not answer at present ({error})")
+            self.watcher.waiting(job, why)
 
     def _cancel_hopeless(self, waiting: dict[str, Placed], queued: dict[str, Queued]) -> None:
         """Jobs whose dependency failed would wait for ever where the cluster does not end them by itself."""

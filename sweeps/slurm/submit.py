@@ -40,13 +40,21 @@ class Planned:
     after: tuple[str, ...]
 
 
-def submit_missing(home: Home, jobs: Sequence[Job], cluster: Cluster, seconds: Seconds) -> dict[int, Placed]:
+def submit_missing(
+    home: Home,
+    jobs: Sequence[Job],
+    cluster: Cluster,
+    seconds: Seconds,
+    waiting: Callable[[str], None] = lambda why: None,
+) -> dict[int, Placed]:
     """Put jobs into the queue, but for those that are there already and those that have done their work.
 
+    Args:
+        waiting: told, once, what this waits for.
     Returns: where those are that have not, by place. Raises: StudyError if another command is submitting, SlurmError if
     SLURM refuses; what was taken stays in the queue.
     """
-    with _lock(home):
+    with _lock(home, waiting):
         adopt(home)
         placed = found_in_queue(home, jobs)
         largest = min(cluster.max_array_size or 10**9, slurm.max_array_size())
@@ -89,12 +97,16 @@ def _minutes(cluster: Cluster, jobs: Sequence[Job], seconds: Seconds) -> int:
     return max(map(asked, jobs))
 
 
-def _lock(home: Home) -> Lease:
+def _lock(home: Home, waiting: Callable[[str], None]) -> Lease:
     """One command at a time submits for a home."""
     home.submissions.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = home.submissions / "submit.lease"
     deadline = time.monotonic() + LOCK_PATIENCE_S
+    told = False
     while (lease := acquire(path)) is None:
+        if not told and (held := holder(path)):
+            waiting(f"waits until {held} has submitted what it has for the same home, {LOCK_PATIENCE_S:.0f} s at most")
+            told = True
         if time.monotonic() > deadline:
             raise StudyError(f"{holder(path) or 'another command'} is submitting for {home.root}; try again later")
         time.sleep(0.5)

@@ -21,7 +21,7 @@ from results.layout import Home
 from sweeps.attempt import Attempt
 from sweeps.cancelling import CANCELLED, requested
 from sweeps.jobs import EXIT_PREEMPTED, Job, now
-from sweeps.lease import EXPIRY_S
+from sweeps.lease import EXPIRY_S, holder
 from sweeps.logs import log_to
 from sweeps.needs import inputs_ready, outputs_there
 from sweeps.slurm import queue as slurm
@@ -118,7 +118,7 @@ def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks, ours: Submission, i
     """Wait for inputs and for the lease, then do the job."""
     from meanflow_core.ranks import said_of
 
-    reached, log = [0], list[str]()
+    reached, log, told = [0], list[str](), set[str]()
 
     def begun(attempt: Attempt) -> None:
         log.append(str(attempt.log_path))
@@ -150,6 +150,9 @@ def _execute(home: Home, job: Job, stop: Stop, ranks: Ranks, ours: Submission, i
         status, reason, _ = run_job(home, job, progress, stop, begun, ranks, ours.asked)
         if status != "busy":
             return _line(status, reason, log[-1], reached[0])
+        if (held := holder(home.trajectory(job.trajectory).lease(job.kind))) and held not in told:
+            told.add(held)
+            sys.stderr.write(f"waits for {held}, which works on the same trajectory\n")
         if waited > BUSY_PATIENCE_S:
             return _line("busy", "another attempt holds its trajectory")
         rest(5.0, stop)

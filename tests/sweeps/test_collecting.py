@@ -17,7 +17,7 @@ from results.layout import Home
 from results.recorded import run_names
 from studies.errors import StudyError
 from studies.loader import load_source, resolve
-from sweeps import collecting, leftovers
+from sweeps import collecting, lease, leftovers
 from sweeps.attempt import recorded_evaluations
 from sweeps.collecting import delete, find
 from sweeps.garbage import Choice
@@ -145,7 +145,7 @@ def test_what_died_processes_left(copy: Path) -> None:
         old(folder.attempt(1) / "staged-checkpoints-000000080.d"): "staged",
         old(folder.attempt(1) / "staged-discarded-000000010.d"): "staged",
         old(folder.attempt(1) / ".DONE.json.999999999"): "leftover",
-        old(folder.root / ".trajectory.json.999999999"): "leftover",
+        old(folder.root / ".trajectory.json.999999999-0a1b2c3d"): "leftover",
         old(folder.root / f".train.lease.{'a' * 32}"): "leftover",
         old(folder.checkpoints / ".discarded-000000010-abc.d"): "leftover",
         old(home.runs / ".20261120T120501123456-1a2b3c.d"): "run",
@@ -153,7 +153,7 @@ def test_what_died_processes_left(copy: Path) -> None:
         old(copy / ".import.999999999.d"): "leftover",
         old(copy / ".rebuild-x1.d"): "leftover",
     }
-    dead = {"owner": "x", "host": os.uname().nodename, "pid": 999999999, "born": 0.0}
+    dead = {**lease._me(), "pid": 999999999}
     for path in (folder.lease("train"), home.gc_lease):
         path.write_text(json.dumps(dead))
         expected[path] = "lease"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -65,6 +67,66 @@ def test_a_dead_owner_is_taken_over_at_once(tmp_path: Path) -> None:
     taken = acquire(path)
     assert taken is not None
     taken.release()
+
+
+def test_who_holds_it_is_said_with_what_it_does_and_since_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/study", "run", "my study"])
+    monkeypatch.setenv("SLURM_JOB_ID", "12_3")
+    with acquire(tmp_path / "l") or pytest.fail("nobody else is here"):
+        said = holder(tmp_path / "l") or ""
+    host = re.escape(socket.gethostname())
+    doing = r"\(study run 'my study', SLURM job 12_3, since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\)"
+    assert re.fullmatch(rf"process {os.getpid()} on {host} {doing}", said), said
+
+
+GONE = 2**22 + 1  # no process has such a number
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({}, True),
+        ({"here": "this boot pid:[1]"}, False),  # a container of the same host name and machine
+        ({"here": None}, False),  # written where the system does not say, on a machine that is called the same
+        ({"host": "renamed"}, True),  # the same machine all the same
+    ],
+)
+def test_a_number_of_another_pid_namespace_says_nothing(
+    changed: dict[str, object], taken: bool, tmp_path: Path
+) -> None:
+    """Where it cannot be told whether the process is there, its heartbeat alone counts."""
+    path = tmp_path / "l"
+    path.write_text(json.dumps({**module._me(), "pid": GONE, **changed}))
+    lease = acquire(path)
+    assert (lease is not None) == taken
+    if lease is None:
+        old = time.time() - module.EXPIRY_S - 1
+        os.utime(path, (old, old))
+        lease = acquire(path)
+    assert lease is not None
+    lease.release()
+
+
+def test_where_the_system_does_not_tell_namespaces_the_host_name_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_here", lambda: None)
+    path = tmp_path / "l"
+    path.write_text(json.dumps({**module._me(), "pid": GONE, "host": "elsewhere"}))
+    assert acquire(path) is None
+    path.write_text(json.dumps({**module._me(), "pid": GONE}))
+    with acquire(path) or pytest.fail("the process is gone"):
+        pass
+
+
+def test_a_clock_that_was_set_takes_no_lease_from_whoever_beats(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    path.write_text(json.dumps({**module._me(), "born": module._me()["born"] - 3600}))
+    assert acquire(path) is None
+    old = time.time() - 3 * module.BEAT_S
+    os.utime(path, (old, old))
+    with acquire(path) or pytest.fail("another process with the number of one that is gone"):
+        pass
 
 
 @pytest.mark.parametrize("same_pid", [True, False])
