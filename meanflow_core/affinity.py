@@ -22,7 +22,7 @@ from torch import Tensor
 from meanflow_core.components import GapRange, TaskAffinityParams
 from meanflow_core.config import Protocol
 from meanflow_core.evaluation.errors import EvaluationError
-from meanflow_core.evaluation.reference import no_exact_fields
+from meanflow_core.evaluation.reference import problems_with
 from meanflow_core.gaps import restrict_gap
 from meanflow_core.hooks import Batch, Measured, Probe, Situation
 from meanflow_core.interpolant import squared_norm
@@ -58,8 +58,7 @@ class TaskAffinity(Probe):
 
     def preflight(self, protocol: Protocol) -> list[str]:
         """What stands in the way of a protocol, in words; empty if nothing does."""
-        exact = protocol.metric.params.quantity == "exact"
-        return no_exact_fields(protocol.reference) if exact else []
+        return problems_with(protocol)
 
     def measure(self, situation: Situation, protocols: Sequence[Protocol]) -> Measured:
         """Protocols of equal ``samples`` and ``seed`` share points and gradients.

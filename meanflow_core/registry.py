@@ -103,6 +103,24 @@ class Params(BaseModel):
         """Of a data set: how many classes it has, for estimates of cost; None for data without labels."""
         return None
 
+    def sample_count(self) -> int | None:
+        """Of a finite data set: how many samples it has; None of others, or where only the data know."""
+        return None
+
+    def knows_fields(self) -> bool | None:
+        """Of a data set: whether its exact v and u are known; None where only the data know."""
+        return None
+
+    def problem_on(self, shape: tuple[int, ...]) -> str | None:
+        """Of a network: why it cannot be trained on samples of this shape, in words; None where it can."""
+        return None
+
+    def problems_with(self, protocol: Any, data: Any) -> list[str]:
+        """Of a metric: why it can never be measured under a protocol (a `Protocol`) on data of which the
+        `components.facts.Facts` are known, in words, with what would do. Files that a machine lacks are no such reason.
+        """
+        return []
+
     def forward_flops(self, shape: tuple[int, ...]) -> float | None:
         """Of a network: FLOPs of one forward pass on one sample, a multiply-add being 2; None where not known."""
         return None
@@ -191,9 +209,15 @@ def unregister(kind: str, name: str) -> None:
     _REGISTRY.pop((kind, name), None)
 
 
+def _with_built_in() -> dict[tuple[str, str], Component]:
+    """The registry, with the built-in components whoever asks first: importing their package registers them."""
+    importlib.import_module("meanflow_core.components")
+    return _REGISTRY
+
+
 def components(kind: str | None = None) -> Iterator[Component]:
     """All registered components, of one kind or of all, sorted by kind and name."""
-    for key in sorted(_REGISTRY):
+    for key in sorted(_with_built_in()):
         if kind is None or key[0] == kind:
             yield _REGISTRY[key]
 
@@ -202,7 +226,7 @@ def lookup(kind: str, name: str) -> Component:
     """The component (kind, name), of ours or of one's own. Raises: ComponentError that lists what there is."""
     from meanflow_core.own import found
 
-    if (kind, name) not in _REGISTRY:
+    if (kind, name) not in _with_built_in():
         own = found(name)
         if own is None:
             known = there_is(name, (c.short for c in components(kind)))

@@ -1,26 +1,83 @@
-"""What is missing before a session can run, in words. Loads torch only for GPUs, files, exact fields, guidance and
-transforms."""
+"""What is missing before a session can run, in words. Loads torch only for GPUs, files, exact fields, guidance,
+transforms and what is of the user's own."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from meanflow_core.config import unmeasurable
+from meanflow_core.components.facts import Facts
+from meanflow_core.config import Dynamics, Protocol, key_of, unmeasurable
 from meanflow_core.flops import class_count
-from meanflow_core.registry import Spec
+from meanflow_core.registry import Spec, asked
 from results.layout import Home
 from studies.arms import Trajectory
 from sweeps.session import Session
 from sweeps.tree import Node
 
 
+def impossible(session: Session, times: bool = True) -> list[str]:
+    """What no machine can do of a session, in words with what would do; empty if nothing stands in its way.
+
+    What built-in components cannot do follows from their parameters, without torch; but for ``times``, whether
+    transforms fit the law of times. With a component of the user's own a step is rehearsed.
+    """
+    problems: list[str] = []
+    for node, protocols in _once_each(session):
+        dynamics = node.trajectory.dynamics
+        found = [*_unfit(dynamics), *_unmeasurable(dynamics, protocols)]
+        ours = not any(spec.params.declared for spec in dynamics.specs())
+        found += _unbuildable(node.trajectory) if times or not ours else ()
+        observers = [spec for study in session.studies if study.study == node.study for spec in study.observers]
+        own = [spec for spec in (*(p.metric for p in protocols), *observers) if spec.params.declared]
+        found += [said for spec in own if (said := _failure(spec, None, {}))]
+        if not found and dynamics.trainer is None and (own or not ours):
+            from sweeps.rehearsal import rehearse
+
+            found += rehearse(dynamics, node.trajectory.horizon_steps, observers, protocols)
+        problems += found
+    return list(dict.fromkeys(problems))
+
+
+def _once_each(session: Session) -> Iterator[tuple[Node, list[Protocol]]]:
+    """A node for every dynamics, with all that is to be measured of it; seeds differ in nothing that matters here."""
+    seen: dict[str, tuple[Node, dict[int, Protocol]]] = {}
+    for node in session.tree:
+        trajectory = node.trajectory
+        if trajectory.seed == session.seeds[0]:
+            key = key_of([node.study, trajectory.dynamics.canonical(), trajectory.horizon_steps])
+            _, protocols = seen.setdefault(key, (node, {}))
+            protocols.update({id(protocol): protocol for at in node.points.values() for protocol in at.values()})
+    for node, protocols in seen.values():
+        yield node, list({protocol.key: protocol for protocol in protocols.values()}.values())
+
+
+def _unfit(dynamics: Dynamics) -> Iterator[str]:
+    """Why a network and its data do not go together, as far as their parameters say."""
+    data, params = Facts.of(dynamics.data), dynamics.network.params
+    if data.shape is not None and (why := asked(params, params.problem_on, data.shape)):
+        yield f"{why}: that is the shape of the data '{data.name}'"
+    if dynamics.guidance is not None and data.labelled is False:
+        yield f"guidance needs labels, and the data '{data.name}' have none: set dynamics.guidance to null"
+
+
+def _unmeasurable(dynamics: Dynamics, protocols: Iterable[Protocol]) -> Iterator[str]:
+    """Why something cannot be measured of these dynamics, as far as parameters say."""
+    conditional = getattr(dynamics.network.params, "conditional", True)
+    for protocol in protocols:
+        params, label = protocol.metric.params, protocol.metric_label
+        found: list[str] = asked(params, params.problems_with, protocol, Facts.of(protocol.reference))
+        if not conditional and getattr(params, "guidance", None) is not None:
+            found.append("a guided field is a class's, and this network takes no labels: set its 'conditional' to true")
+        yield from (f"'{label}' at {protocol.nfe} NFE cannot be measured: {why}" for why in found)
+
+
 def preflight(session: Session, home: Home, elsewhere: bool = False, proofs: bool = True) -> list[str]:
     """Everything that would make the session fail after hours of training; empty if it is ready. The devices of this
     machine do not matter where the jobs run ``elsewhere``; nor what trainers promise, without ``proofs``."""
-    problems = [] if elsewhere else list(_of_device(session))
+    problems = [*([] if elsewhere else _of_device(session)), *impossible(session)]
     protocols = {p.key: p for arm in session.arms for p in (point.protocol for point in arm.points)}
     data: dict[str, Spec] = {}
     guided: set[str] = set()  # without labels, as far as their parameters say
@@ -38,18 +95,14 @@ def preflight(session: Session, home: Home, elsewhere: bool = False, proofs: boo
                 f"guidance needs labels, and the data '{spec.short}' have none: set dynamics.guidance to null"
             )
     for node in session.tree:
-        problems.extend(_unbuildable(node.trajectory))
         problems.extend(_of_trainer(node, elsewhere))
     if proofs:
         problems.extend(_unproven(session, home))
-    for spec in (*(p.metric for p in protocols.values()), *(o for study in session.studies for o in study.observers)):
-        if spec.params.declared and (said := _failure(spec, None, {})):
-            problems.append(said)
     for protocol in protocols.values():
         if protocol.metric.params.needs_check():
             from meanflow_core.evaluation.evaluate import preflight as missing
 
-            problems.extend(missing(protocol))
+            problems.extend(why for why in missing(protocol) if not any(said.endswith(why) for said in problems))
     return list(dict.fromkeys(problems))
 
 

@@ -22,6 +22,12 @@ class DigitsParams(Params):
     def class_count(self) -> int:
         return 10
 
+    def sample_count(self) -> int:
+        return 1797
+
+    def knows_fields(self) -> bool:
+        return False
+
 
 @register("data", "stored", version=1, impl="meanflow_core.data.stored:build")
 class StoredParams(Params):
@@ -49,14 +55,22 @@ class StoredParams(Params):
         except LayoutError as error:
             return [str(error)]
 
+    def sample_count(self) -> int | None:
+        meta = self._meta()
+        return meta.n if meta else None
+
+    def knows_fields(self) -> bool:
+        return False
+
     def _meta(self) -> Meta | None:
-        """What stands on this machine, which may have no copy."""
+        """What stands on this machine, which may have no copy, or another."""
         from meanflow_core.data.layout import LayoutError, read_meta
 
         try:
-            return read_meta(self.dataset)[0]
+            meta, found = read_meta(self.dataset)
         except LayoutError:
             return None
+        return meta if found == self.fingerprint else None
 
 
 @register("data", "gmm", version=1, impl="meanflow_core.data.gmm:build")
@@ -67,6 +81,9 @@ class GMMParams(Params):
     """
 
     shrinkage: float = Field(default=0.05, ge=0.0, le=1.0)
+
+    def knows_fields(self) -> bool:
+        return True
 
     def sample_shape(self) -> tuple[int, ...]:
         return (1, 8, 8)
@@ -82,6 +99,9 @@ class GaussianParams(Params):
     dim: PositiveInt = 1
     mean: float = 1.0
     std: PositiveFloat = 0.5
+
+    def knows_fields(self) -> bool:
+        return True
 
     def sample_shape(self) -> tuple[int, ...]:
         return (self.dim,)
@@ -100,6 +120,9 @@ class LatentsParams(Params):
     classes: PositiveInt = 1000
     scale: PositiveFloat = 0.18215
     fingerprint: str | None = None
+
+    def knows_fields(self) -> bool:
+        return False
 
     def needs_check(self) -> bool:
         return True
@@ -130,6 +153,9 @@ class SyntheticLatentsParams(Params):
     classes: PositiveInt = 10
     modes: PositiveInt = 4
     pattern_seed: int = 0
+
+    def knows_fields(self) -> bool:
+        return True
 
     def sample_shape(self) -> tuple[int, ...]:
         return (self.channels, self.side, self.side)

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import math
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from meanflow_core.components.facts import COARSE, DIGITS_SHAPE, MOST_DIMENSIONS, Facts
 from meanflow_core.components.guidance import Guidance
 from meanflow_core.components.intervals import GapRange, Interval
 from meanflow_core.registry import Params, register
 
 FeatureSpace = Literal["pixel", "digits_cnn", "coarse", "inception"]
+
+
+def _no_features(space: FeatureSpace, data: Facts, latents: bool) -> list[str]:
+    """Why samples of some data have no features of this kind."""
+    if space == "inception":
+        said = f"inception features are for decoded latents; the data '{data.name}' is none: use 'digits_cnn'"
+        return [] if latents else [said]
+    shape = data.shape
+    if shape is None or space == "pixel":
+        return []
+    if space == "digits_cnn" and shape != DIGITS_SHAPE:
+        said = f"digits_cnn takes images of shape {DIGITS_SHAPE}; the data '{data.name}' has {shape}: use 'pixel'"
+        return [said]
+    if space == "coarse" and (len(shape) != 3 or shape[1] % COARSE or shape[2] % COARSE):
+        return [
+            f"coarse features are block means of images (C, H, W) whose sides are multiples of {COARSE}; the data "
+            f"'{data.name}' has {shape}: use 'pixel'"
+        ]
+    return []
+
+
+def _no_fields(data: Facts) -> list[str]:
+    """Why data cannot be compared with exact fields."""
+    if data.fields is not False:
+        return []
+    return [f"the exact fields of the data '{data.name}' are not known; use 'gmm', 'gaussian' or 'synthetic_latents'"]
 
 
 @register("metric", "frechet", version=1, impl="meanflow_core.evaluation.distances:Frechet")
@@ -27,6 +55,19 @@ class FrechetParams(Params):
     def needs_check(self) -> bool:
         return self.features != "pixel"
 
+    def problems_with(self, protocol: Any, data: Facts) -> list[str]:
+        found = [f"a covariance needs at least 2 samples, not {protocol.samples}"] if protocol.samples < 2 else []
+        if data.size == 1:
+            found.append(f"a covariance needs at least 2 samples, and the data '{data.name}' has one")
+        size = math.prod(data.shape) if data.shape and self.features == "pixel" else 0
+        if size > MOST_DIMENSIONS:
+            found.append(
+                f"a Fréchet distance in pixel space of the data '{data.name}' takes matrices of {size} × {size} "
+                f"({8 * size**2 / 2**30:,.0f} GiB each), and {MOST_DIMENSIONS} is the limit: use the features "
+                "'coarse', or the metric 'kid'"
+            )
+        return found + _no_features(self.features, data, protocol.reference.name == "latents")
+
     def label(self, name: str) -> str:
         return f"{name}_{self.features}"
 
@@ -41,6 +82,16 @@ class KIDParams(Params):
 
     def needs_check(self) -> bool:
         return True
+
+    def problems_with(self, protocol: Any, data: Facts) -> list[str]:
+        size, rows, found = self.subset_size, data.reference_rows(), []
+        if protocol.samples < size:
+            found.append(f"KID in subsets of {size} needs as many samples, not {protocol.samples}")
+        if rows is not None and rows < size:
+            found.append(f"KID in subsets of {size} needs as many to compare with; the data '{data.name}' gives {rows}")
+        if size < 2:
+            found.append("KID is of pairs: subset_size must be at least 2")
+        return found + _no_features(self.features, data, protocol.reference.name == "latents")
 
     def label(self, name: str) -> str:
         return f"{name}_{self.features}"
@@ -66,6 +117,11 @@ class VErrorParams(Params):
     def needs_check(self) -> bool:
         return True
 
+    def problems_with(self, protocol: Any, data: Facts) -> list[str]:
+        if data.fields is not False and self.guidance is not None and data.labelled is False:
+            return [f"a guided field needs classes, and the data '{data.name}' has none"]
+        return _no_fields(data)
+
 
 @register("metric", "u_error", version=1, impl="meanflow_core.evaluation.truth:UError")
 class UErrorParams(Interval):
@@ -82,6 +138,11 @@ class UErrorParams(Interval):
 
     def needs_check(self) -> bool:
         return True
+
+    def problems_with(self, protocol: Any, data: Facts) -> list[str]:
+        if data.fields is not False and self.guidance is not None and data.labelled is False:
+            return [f"a guided field needs classes, and the data '{data.name}' has none"]
+        return _no_fields(data)
 
     def label(self, name: str) -> str:
         return f"{name}[{self.lo:g},{self.hi:g}]"
@@ -108,6 +169,9 @@ class TaskAffinityParams(GapRange):
     def needs_check(self) -> bool:
         return self.quantity == "exact"
 
+    def problems_with(self, protocol: Any, data: Facts) -> list[str]:
+        return _no_fields(data) if self.quantity == "exact" else []
+
     def label(self, name: str) -> str:
         quantity = "" if self.quantity == "mean_gradient" else f"_{self.quantity}"
         handling = "" if self.negative_r == "allow_negative" else f"_{self.negative_r}"
@@ -129,3 +193,8 @@ class ImagesParams(Params):
 
     def needs_check(self) -> bool:
         return True
+
+    def problems_with(self, protocol: Any, data: Facts) -> list[str]:
+        if data.shape is None or len(data.shape) == 3:
+            return []
+        return [f"images are of shape (channels, height, width); the data '{data.name}' has {data.shape}"]

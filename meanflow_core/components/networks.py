@@ -54,6 +54,13 @@ class DiTParams(Params):
             raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads}) and of 4")
         return self
 
+    def problem_on(self, shape: tuple[int, ...]) -> str | None:
+        if len(shape) == 3 and shape[1] == shape[2] and shape[1] % self.patch == 0:
+            return None
+        fit = [size for size in range(1, shape[-1] + 1) if shape[-1] % size == 0] if len(shape) == 3 else []
+        hint = f" (patch: {', '.join(map(str, fit))})" if fit and shape[1] == shape[2] else "; 'mlp' takes any shape"
+        return f"dit needs square images whose side is a multiple of {self.patch}, not {shape}{hint}"
+
 
 @register("network", "mlp", version=1, impl="meanflow_core.networks.mlp:build")
 class MLPParams(Params):

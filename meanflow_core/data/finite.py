@@ -8,9 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from meanflow_core.components.facts import reference_rows
 from meanflow_core.data.base import REFERENCE_SEED, DataSet, Passes
-
-REFERENCE_BYTES = 2**30
 
 
 class Finite(DataSet):
@@ -42,7 +41,7 @@ class Finite(DataSet):
 
     def reference_samples(self, n: int) -> Tensor:
         """All of the data, up to 1 GiB of them; else n fixed ones, or as many as that."""
-        most = max(2, REFERENCE_BYTES // (4 * torch.Size(self.shape).numel()))
-        if self.n <= most:
+        rows = reference_rows(self.n, self.shape, n)
+        if rows == self.n:
             return self.rows(torch.arange(self.n), "cpu")
-        return self.rows(self._passes.indices(REFERENCE_SEED, 0, min(n, most, self.n)), "cpu")
+        return self.rows(self._passes.indices(REFERENCE_SEED, 0, rows), "cpu")

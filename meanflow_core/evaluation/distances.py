@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from meanflow_core.components import FeatureSpace, FrechetParams, KIDParams
 from meanflow_core.config import Protocol
-from meanflow_core.data.digits import SHAPE
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.inception import missing_assets
-from meanflow_core.evaluation.reference import COARSE, cache_key, data_of, reference_features, reference_statistics
+from meanflow_core.evaluation.reference import (
+    cache_key,
+    data_of,
+    problems_with,
+    reference_features,
+    reference_statistics,
+)
 from meanflow_core.registry import BuildContext
 
 
@@ -22,8 +27,7 @@ class Frechet:
         self.space, self.sums = params.features, params.sums
 
     def preflight(self, protocol: Protocol) -> list[str]:
-        few = [f"a covariance needs at least 2 samples, not {protocol.samples}"] if protocol.samples < 2 else []
-        return few + missing_for(self.space, protocol)
+        return problems_with(protocol) + missing_for(self.space, protocol)
 
     def compute(self, context: EvaluationContext, protocol: Protocol) -> float:
         _refuse(self.preflight(protocol))
@@ -40,10 +44,7 @@ class KID:
         self.params = params
 
     def preflight(self, protocol: Protocol) -> list[str]:
-        size, missing = self.params.subset_size, missing_for(self.params.features, protocol)
-        if protocol.samples < size:
-            missing.append(f"KID in subsets of {size} needs as many samples, not {protocol.samples}")
-        return missing
+        return problems_with(protocol) + missing_for(self.params.features, protocol)
 
     def compute(self, context: EvaluationContext, protocol: Protocol) -> float:
         _refuse(self.preflight(protocol))
@@ -55,21 +56,9 @@ class KID:
 
 
 def missing_for(space: FeatureSpace, protocol: Protocol) -> list[str]:
-    """What is missing to measure in a feature space, in words."""
-    data = data_of(cache_key(protocol.reference))
-    missing = data.preflight()
-    if space == "digits_cnn" and data.shape != SHAPE:
-        missing.append(
-            f"digits_cnn takes images of shape {SHAPE}; the data '{protocol.reference.short}' has {data.shape}"
-        )
-    if space == "coarse" and (len(data.shape) != 3 or data.shape[1] % COARSE or data.shape[2] % COARSE):
-        missing.append(
-            f"coarse features are block means of images (C, H, W) whose sides are multiples of {COARSE}; the data "
-            f"'{protocol.reference.short}' has {data.shape}"
-        )
-    if space == "inception":
-        missing += missing_assets(protocol.reference)
-    return missing
+    """The files that are missing to measure in a feature space, in words."""
+    missing = data_of(cache_key(protocol.reference)).preflight()
+    return missing + (missing_assets(protocol.reference) if space == "inception" else [])
 
 
 def _refuse(missing: list[str]) -> None:

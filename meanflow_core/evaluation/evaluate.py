@@ -51,10 +51,20 @@ def measure(context: EvaluationContext, protocol: Protocol) -> float | Kept:
             f"samples have shape {context.dataset.shape}, but the reference '{protocol.reference.short}' "
             f"has {reference.shape}"
         )
-    found: float | Kept = _metric(protocol).compute(context, protocol)
+    found = as_number(protocol.metric_label, _metric(protocol).compute(context, protocol))
     if not math.isfinite(found.value if isinstance(found, Kept) else found):
         raise EvaluationError(f"{protocol.metric_label} is not finite")
     return found
+
+
+def as_number(label: str, found: Any) -> float | Kept:
+    """What a metric returns, as a number, as one in a tensor is, too. Raises: EvaluationError where it is none."""
+    if isinstance(found, Kept):
+        return Kept(float(found.value), found.artefact)
+    try:
+        return float(found)
+    except (TypeError, ValueError, RuntimeError):
+        raise EvaluationError(f"{label} returns a {type(found).__name__}, where a number is wanted") from None
 
 
 def _timed(context: EvaluationContext, protocol: Protocol) -> Evaluated:

@@ -11,7 +11,7 @@ from meanflow_core.evaluation.artefact import Artefact, Kept
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.inception import decode, missing_decoder, to_bytes
-from meanflow_core.evaluation.reference import cache_key, data_of
+from meanflow_core.evaluation.reference import cache_key, data_of, problems_with
 from meanflow_core.registry import BuildContext, Spec
 
 
@@ -22,11 +22,7 @@ class Images:
         self.span = params.span
 
     def preflight(self, protocol: Protocol) -> list[str]:
-        data = data_of(cache_key(protocol.reference))
-        missing = data.preflight()
-        if len(data.shape) != 3:
-            name, shape = protocol.reference.short, data.shape
-            missing.append(f"images are of shape (channels, height, width); the data '{name}' has {shape}")
+        missing = data_of(cache_key(protocol.reference)).preflight() + problems_with(protocol)
         if isinstance(protocol.reference.params, LatentsParams):
             missing += missing_decoder(protocol.reference.params)
         return missing

@@ -34,7 +34,7 @@ def weights_path() -> Path:
 def missing_assets(spec: Spec) -> list[str]:
     """What is missing to measure FID on data ``spec``, in words; empty if everything is there."""
     if not isinstance(spec.params, LatentsParams):
-        return [f"inception features are for decoded latents; the data '{spec.short}' is none: use 'digits_cnn'"]
+        return []  # what it is not for, its metrics say
     missing = []
     if not weights_path().is_file():
         missing.append(f"missing Inception weights {weights_path()} ($TORCH_HOME/hub/checkpoints/{INCEPTION_FILE})")

@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from meanflow_core.components import FeatureSpace, LatentsParams
+from meanflow_core.components.facts import COARSE, REFERENCE_DRAWS, Facts
+from meanflow_core.config import Protocol
 from meanflow_core.data.base import DataSet
 from meanflow_core.data.layout import data_root
 from meanflow_core.evaluation import inception
-from meanflow_core.registry import Spec, parse_spec
+from meanflow_core.registry import Spec, asked, parse_spec
 
 if TYPE_CHECKING:
     from meanflow_core.evaluation.fidelity import Statistics, Sums
 
-REFERENCE_DRAWS = 50_000  # from a data set that is not finite and small
-COARSE = 4  # blocks an axis
 _KEPT = 8
 
 
@@ -53,11 +53,13 @@ def coarse_map(shape: tuple[int, ...]) -> Tensor:
     return torch.kron(torch.eye(C, dtype=torch.float64), block_means)
 
 
-def no_exact_fields(spec: Spec) -> list[str]:
-    """Why data cannot be compared with exact fields, in words; empty if they can."""
-    if data_of(cache_key(spec)).exact is not None:
-        return []
-    return [f"the exact fields of the data '{spec.short}' are not known; use 'gmm', 'gaussian' or 'synthetic_latents'"]
+def problems_with(protocol: Protocol) -> list[str]:
+    """Why a protocol can never be measured on its data, in words: what its metric's parameters say of them."""
+    params, spec = protocol.metric.params, protocol.reference
+    found: list[str] = asked(
+        params, params.problems_with, protocol, Facts.of_data(spec.short, data_of(cache_key(spec)))
+    )
+    return found
 
 
 def extract(space: FeatureSpace, x: Tensor, key: str, device: torch.device | str = "cpu") -> Tensor:

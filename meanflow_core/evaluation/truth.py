@@ -13,7 +13,7 @@ from meanflow_core.config import Protocol
 from meanflow_core.data.fields import Fields
 from meanflow_core.evaluation.context import EvaluationContext
 from meanflow_core.evaluation.errors import EvaluationError
-from meanflow_core.evaluation.reference import cache_key, data_of, no_exact_fields
+from meanflow_core.evaluation.reference import cache_key, data_of, problems_with
 from meanflow_core.registry import BuildContext
 from meanflow_core.samplers import in_batches
 from meanflow_core.seeding import generator
@@ -40,10 +40,7 @@ class TrueError:
         self.guidance = params.guidance
 
     def preflight(self, protocol: Protocol) -> list[str]:
-        data, name = data_of(cache_key(protocol.reference)), protocol.reference.short
-        if data.exact is not None and self.guidance is not None and data.num_classes is None:
-            return [f"a guided field needs classes, and the data '{name}' has none"]
-        return no_exact_fields(protocol.reference)
+        return problems_with(protocol)
 
     def compute(self, context: EvaluationContext, protocol: Protocol) -> float:
         """Against the class's field for conditional networks, else the marginal one; guided if so asked.

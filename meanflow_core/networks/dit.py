@@ -65,8 +65,8 @@ class DiT(nn.Module):
     def __init__(self, params: DiTParams, shape: tuple[int, ...], num_classes: int | None) -> None:
         super().__init__()
         p = params
-        if len(shape) != 3 or shape[1] != shape[2] or shape[1] % p.patch:
-            raise ComponentError(f"dit needs square images whose side is a multiple of {p.patch}, not {shape}")
+        if problem := p.problem_on(shape):
+            raise ComponentError(problem)
         self.channels, self.patch, self.grid = shape[0], p.patch, shape[1] // p.patch
         self.conditional = p.conditional and num_classes is not None
         self.condition = Condition(

@@ -51,7 +51,7 @@ def check(
     json: JsonOpt = False,
 ) -> None:
     """Say all that is wrong in a study, file, line and key, at every scale; in data sets that are here; and what it
-    would train. Runs nothing."""
+    would train. Trains nothing, but for a step of a few rows with what is of your own."""
     from studies.cli.choose import check_own_name
     from studies.cli.output import print_json
     from studies.loader import load_source
@@ -73,7 +73,7 @@ def _scales(source: StudySource) -> list[dict[str, Any]]:
     from studies.loader import faults, merged
     from sweeps.cost import Rates
     from sweeps.plan import Inventory
-    from sweeps.preflight import damaged_data
+    from sweeps.preflight import damaged_data, impossible
     from sweeps.session import open_session, plan_record
 
     scales: list[dict[str, Any]] = []
@@ -83,7 +83,8 @@ def _scales(source: StudySource) -> list[dict[str, Any]]:
             plan = None
             if study is not None and not errors:
                 session = open_session([study])
-                errors = damaged_data(session)
+                errors = damaged_data(session) or impossible(session)
+            if study is not None and not errors:
                 jobs = session.jobs(Inventory())
                 cost = session.cost(jobs, Rates())
                 plan = {**plan_record(session, jobs, cost, cost), "arms": len(session.arms) // len(session.seeds)}

@@ -17,6 +17,12 @@ from studies.schema import ResolvedStudy
 MAX_SEEDS = 10_000
 
 
+def cannot_run(studies: Sequence[str], scale: str, problems: Sequence[str]) -> StudyError:
+    """The error that lists why studies cannot run at a scale."""
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    return StudyError(f"{', '.join(studies)} cannot run at scale {scale} yet:\n{listed}")
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """``0-3,7`` → [0, 1, 2, 3, 7]. Raises: StudyError."""
     if text is None:

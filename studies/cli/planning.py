@@ -38,12 +38,14 @@ def plan(
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
-    """Show what a study would train, how much sharing saves, what is left to do, and what it costs. Runs nothing."""
+    """Show what a study would train, how much sharing saves, what is left to do, and what it costs. Trains nothing,
+    but for a step of a few rows with what is of your own."""
     from results.layout import Home
-    from studies.cli.choose import choose
+    from studies.cli.choose import cannot_run, choose
     from studies.cli.output import console, print_json
     from studies.cli.store import evaluated_in, rates_of
     from sweeps.plan import Inventory
+    from sweeps.preflight import impossible
     from sweeps.session import open_session, plan_record
 
     chosen, said = choose(studies, scale, seeds, override or [], variant)
@@ -55,6 +57,8 @@ def plan(
     session = open_session(chosen, variant)
     rates = rates_of(home)
     jobs = session.jobs(session.inventory(Home(home), evaluated_in(home)))
+    if jobs and (problems := impossible(session, times=False)):
+        raise cannot_run(studies, chosen[0].scale, problems)
     cost = session.cost(session.jobs(Inventory()), rates)
     remaining = session.cost(jobs, rates)
     if json:

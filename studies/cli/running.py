@@ -105,11 +105,11 @@ def execute(
 def ready(session: Session, studies: list[str], home: Home, choice: BackendChoice, proofs: bool = True) -> None:
     """Raises: StudyError where a session that the user called ``studies`` cannot run, or its backend is not there;
     ``proofs``, where a trainer's promise was not verified."""
+    from studies.cli.choose import cannot_run
     from sweeps.preflight import preflight
 
     if problems := preflight(session, home, choice.elsewhere, proofs):
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise StudyError(f"{', '.join(studies)} cannot run at scale {session.studies[0].scale} yet:\n{listed}")
+        raise cannot_run(studies, session.studies[0].scale, problems)
     choice.check(home)
 
 

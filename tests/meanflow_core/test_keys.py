@@ -53,9 +53,11 @@ def test_pinned_keys() -> None:
 
 
 def test_keys_do_not_depend_on_the_process() -> None:
-    """No hash seed, no dictionary order, no torch."""
+    """No hash seed, no dictionary order, no torch; and the registry knows the built-in components by itself."""
     code = (
-        "import sys; from meanflow_core.config import *;"
+        "import sys; from meanflow_core.registry import components, parse_spec; parse_spec('network', 'mlp');"
+        "assert 'digits' in [c.name for c in components('data')];"
+        "from meanflow_core.config import *;"
         "print(trajectory_key(None, Dynamics(network='mlp', data='digits'), 0)); assert 'torch' not in sys.modules"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

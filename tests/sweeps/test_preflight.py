@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from meanflow_core.config import Measurement
 from results.layout import Home
 from studies.loader import load_source, resolve
-from sweeps.preflight import preflight
+from sweeps.preflight import impossible, preflight
 from sweeps.session import open_session
 from tests.homes import TINY, environment, study, succeeds
 
@@ -30,6 +32,53 @@ def test_guidance_on_data_without_classes(data: str, name: str) -> None:
     assert said(f"dynamics.data={data}", *GUIDED) == [message]
     assert said(f"dynamics.data={data}") == []
     assert said(*GUIDED) == []
+
+
+IMAGES = "{name: synthetic_latents, channels: 3, side: 256, classes: 2}"
+SMALL = "{name: synthetic_latents, channels: 1, side: 6, modes: 2}"
+
+
+PIXEL = {"name": "frechet", "features": "pixel"}
+GUIDED_ERROR = {"name": "v_error", "guidance": {"cfg_omega": 1.0, "cfg_kappa": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "overrides", "why"),
+    [
+        (PIXEL, (f"dynamics.data={IMAGES}",), "takes matrices of 196608 × 196608 (288 GiB each)"),
+        (PIXEL, ("measure.0.samples=1",), "a covariance needs at least 2 samples, not 1"),
+        ({"name": "kid", "features": "pixel", "subset_size": 3000}, ("measure.0.samples=3000",), "'digits' gives 1797"),
+        ({"name": "kid", "features": "pixel", "subset_size": 1}, (), "subset_size must be at least 2"),
+        ({"name": "kid", "features": "pixel"}, (), "needs as many samples, not 100"),
+        ({"name": "frechet"}, (f"dynamics.data={SMALL}",), "digits_cnn takes images of shape (1, 8, 8)"),
+        ({"name": "frechet", "features": "coarse"}, (f"dynamics.data={SMALL}",), "sides are multiples of 4"),
+        ({"name": "frechet", "features": "inception"}, (), "are for decoded latents"),
+        ({"name": "v_error"}, (), "the exact fields of the data 'digits' are not known"),
+        ({"name": "task_affinity", "quantity": "exact", "lo": 0, "hi": 1}, ("measure.0.weights=online",), "not known"),
+        ({"name": "images"}, ("dynamics.data=gaussian",), "images are of shape (channels, height, width)"),
+        (PIXEL, ("dynamics.network={name: dit, size: nano/4}", f"dynamics.data={SMALL}"), "of 4, not (1, 6, 6)"),
+        (PIXEL, ("dynamics.network={name: dit, size: nano/4}", "dynamics.data=gaussian"), "'mlp' takes any shape"),
+        (GUIDED_ERROR, ("dynamics.data=gmm", "dynamics.network.conditional=false"), "this network takes no labels"),
+    ],
+)
+def test_what_can_never_be_trained_or_measured_is_said_from_parameters(
+    metric: dict[str, Any], overrides: tuple[str, ...], why: str
+) -> None:
+    label = Measurement(metric=metric, weights="online").metric_label
+    ours = (f"measure.0.metric={json.dumps(metric)}", f"primary={label}", "claims=[]", "figure=null")
+    study = resolve(load_source(str(TINY)), "cpu", (*overrides, *ours))
+    (message,) = impossible(open_session([study]))
+    assert why in message
+    assert message.startswith(f"'{label}' at 1 NFE") or "dit" in message
+
+
+def test_a_study_that_can_never_run_is_refused_by_every_command(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(TINY.read_text().replace("features: pixel}, samples: 100", "features: pixel}, samples: 1"))
+    for words in (("check",), ("plan", "--scale", "cpu"), ("run", "--scale", "cpu")):
+        done = study(words[0], file, *words[1:], **({} if words[0] == "check" else {"home": tmp_path / "home"}))
+        assert (done.returncode, "needs at least 2 samples, not 1" in done.stderr) == (2, True), done.stderr
+    assert not list((tmp_path / "home").glob("trajectories/*"))
 
 
 def test_in_one_stage_of_several() -> None:
