@@ -111,6 +111,14 @@ def folder_of(name: str) -> Path:
     return data_root() / name
 
 
+def vacant(name: str) -> Path:
+    """Where a new data set goes. Raises: LayoutError where one of that name is there, or it is no name."""
+    folder = folder_of(name)
+    if folder.exists():
+        raise LayoutError(f"{folder} is there already; remove it, or give another name")
+    return folder
+
+
 def read_meta(name: str) -> tuple[Meta, str]:
     """(meta, fingerprint). Raises: LayoutError where there is no such data set, or what is there is none."""
     folder = folder_of(name)
@@ -226,9 +234,8 @@ def write(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(name):
-            if folder.exists():
-                raise LayoutError(f"{folder} is there already; remove it, or give another name")
-            clear_dead(name)
+            vacant(name)
+            _clear_dead(name)
             try:
                 aside.mkdir()
                 _write_samples(aside / X, items, n)
@@ -290,7 +297,7 @@ def _locked(path: Path) -> IO[bytes] | None:
         file.close()  # whoever held it has removed it meanwhile: others lock a new one
 
 
-def clear_dead(locked: str) -> None:
+def _clear_dead(locked: str) -> None:
     """Remove what attempts at adding data sets left when they were killed: of the name ``locked`` all, of others that
     of which no process holds the lock."""
     for path in data_root().glob(".*"):

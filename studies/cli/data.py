@@ -69,7 +69,7 @@ def add(
     """Convert a data set, once, to the layout from which training reads it, and print what was taken and left out, and
     how a study names it."""
     from meanflow_core.data.account import Account
-    from meanflow_core.data.layout import write
+    from meanflow_core.data.layout import vacant, write
     from meanflow_core.data.sources import read_source
     from studies.cli.output import print_json
 
@@ -80,6 +80,7 @@ def add(
         raise StudyError(f"--as {kind.value}: {itself}; leave out --labels, --size and --background")
     if kind is None and split is not Split.train:
         raise StudyError(f"--split {split.value}: only with --as cifar10 or --as mnist")
+    vacant(name)  # before much is read
     account = Account()
     found = read_source(source, kind.value if kind else None, labels, size, split is Split.train, background, account)
     batches = account.measured(found.batches(), images=found.levels is not None)
