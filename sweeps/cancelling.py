@@ -6,6 +6,8 @@ still on its way to a worker; so whoever is asked to do the work afterwards does
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 
 from results.layout import Home
@@ -13,6 +15,14 @@ from sweeps.jobs import Job
 
 CANCELLED = "cancelled on request"
 LOOK_S = 1.0
+
+
+def moment(home: Home) -> float:
+    """Now, in seconds since the epoch, by the clock that dates requests: the file system's, which may be another
+    machine's."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=home.root, prefix=".now-") as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def request(home: Home, trajectory: str, kind: str) -> None:
@@ -23,7 +33,7 @@ def request(home: Home, trajectory: str, kind: str) -> None:
 
 
 def requested(home: Home, job: Job, since: float) -> bool:
-    """Whether a job was asked to end since a moment (seconds since the epoch, by the home's file system)."""
+    """Whether a job was asked to end since a `moment`."""
     try:
         return home.trajectory(job.trajectory).cancelled(job.kind).stat().st_mtime >= since
     except FileNotFoundError:

@@ -24,10 +24,10 @@ from sweeps.waiting import rest
 PROGRESS_EVERY_S = 0.5
 
 
-def inline(home: Home, jobs: Sequence[Job], watcher: Watcher) -> Scheduler:
+def inline(home: Home, jobs: Sequence[Job], watcher: Watcher, asked: float | None = None) -> Scheduler:
     """What runs jobs in this process. Ctrl-C reaches the job that runs: it saves at its next step."""
     workers = InlineWorkers(home, watcher)
-    scheduler = Scheduler(home, workers, jobs, watcher)
+    scheduler = Scheduler(home, workers, jobs, watcher, asked=asked)
     workers.should_stop = lambda: scheduler.outcome.interrupted
     return scheduler
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from results.layout import Home
 from sweeps.backend import Event, Failure, Outcome, Watcher, Workers
-from sweeps.cancelling import CANCELLED, requested
+from sweeps.cancelling import CANCELLED, moment, requested
 from sweeps.jobs import Job
 from sweeps.lease import holder
 from sweeps.losses import MAX_LOST, Losses
@@ -24,7 +24,8 @@ class Scheduler:
     """One pass over a list of jobs (parents before children).
 
     A job is looked at in its turn, and again when one that makes its input or holds its trajectory has ended. What is
-    asleep is also looked at now and then, since other commands publish in the same home without a word.
+    asleep is also looked at now and then, since other commands publish in the same home without a word. Jobs were
+    ``asked`` for at that `moment`, by default now: requests to end them count from then on.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Scheduler:
         jobs: Sequence[Job],
         watcher: Watcher,
         clock: Callable[[], float] = time.monotonic,
+        asked: float | None = None,
     ) -> None:
         self.home, self.pool, self.watcher, self.clock = home, pool, watcher, clock
         self.waiting = Queue(jobs)
@@ -41,7 +43,7 @@ class Scheduler:
         self.recorded = Records()
         self.losses = Losses(home, self.recorded)
         self._told: set[tuple[str, str]] = set()  # jobs, and who does them elsewhere
-        self._began = time.time()
+        self._asked = moment(home) if asked is None else asked
 
     def stop(self) -> None:
         """Ask `run` to end early, with the running jobs saved. A signal handler may call this."""
@@ -85,7 +87,7 @@ class Scheduler:
         key = (job.kind, job.trajectory)
         if key in busy:
             self.waiting.sleep(place, key)
-        elif requested(self.home, job, self._began):
+        elif requested(self.home, job, self._asked):
             self.waiting.remove(place)
             self._take(Event("failed", job, reason=CANCELLED))
         elif missing := missing_input(self.home, job):
@@ -101,7 +103,7 @@ class Scheduler:
         else:
             self.waiting.remove(place)
             busy.add(key)
-            self.pool.submit(job, self._began)
+            self.pool.submit(job, self._asked)
 
     def _tell(self, job: Job, held: str) -> None:
         if (job.name, held) not in self._told:

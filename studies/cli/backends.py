@@ -83,15 +83,18 @@ class BackendChoice:
 
 
 def open_backend(choice: BackendChoice, home: Home, jobs: list[Job]) -> AbstractContextManager[Start]:
-    """Get a backend ready for jobs like these; leaving it ends whatever of them still runs here.
+    """Get a backend ready for jobs like these; leaving it ends whatever of them still runs here. All that it is given
+    counts as asked for now, so that no later round of a search begins what was cancelled in an earlier one.
 
     Yields: what starts it on some jobs, as often as there are more.
     """
-    return _OPEN[choice.name](choice, home, jobs)
+    from sweeps.cancelling import moment
+
+    return _OPEN[choice.name](choice, home, jobs, moment(home))
 
 
 @contextmanager
-def _local(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+def _local(choice: BackendChoice, home: Home, jobs: list[Job], asked: float) -> Iterator[Start]:
     from sweeps.needs import inputs_ready
     from sweeps.pool import Pool
     from sweeps.scheduler import Scheduler
@@ -100,11 +103,11 @@ def _local(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start
     say(f"{_workers(size)}; {STOPPING}")
     with Pool(home, size) as pool:
         pool.start(sum(1 for _ in islice((job for job in jobs if inputs_ready(home, job)), size)))
-        yield lambda jobs, watcher: Scheduler(home, pool, jobs, watcher)
+        yield lambda jobs, watcher: Scheduler(home, pool, jobs, watcher, asked=asked)
 
 
 @contextmanager
-def _ray(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+def _ray(choice: BackendChoice, home: Home, jobs: list[Job], asked: float) -> Iterator[Start]:
     from sweeps.ray_cluster import joined_ray, own_ray, slots
     from sweeps.ray_workers import RayWorkers
     from sweeps.scheduler import Scheduler
@@ -118,27 +121,27 @@ def _ray(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
             size = min(choice.workers or fit, len(jobs))
         say(f"{_workers(size)} of the Ray at {address}; {STOPPING}")
         with RayWorkers(home, size) as workers:
-            yield lambda jobs, watcher: Scheduler(home, workers, jobs, watcher)
+            yield lambda jobs, watcher: Scheduler(home, workers, jobs, watcher, asked=asked)
 
 
 @contextmanager
-def _slurm(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+def _slurm(choice: BackendChoice, home: Home, jobs: list[Job], asked: float) -> Iterator[Start]:
     from sweeps.slurm.backend import SlurmBackend
 
     cluster, seconds = choice.profile(), estimates(home.root)
     say("submitting to SLURM; Ctrl-C leaves the jobs in the queue, running again finds them there")
-    yield lambda jobs, watcher: SlurmBackend(home, jobs, watcher, cluster, seconds, detach=choice.detach)
+    yield lambda jobs, watcher: SlurmBackend(home, jobs, watcher, cluster, seconds, choice.detach, asked)
 
 
 @contextmanager
-def _inline(choice: BackendChoice, home: Home, jobs: list[Job]) -> Iterator[Start]:
+def _inline(choice: BackendChoice, home: Home, jobs: list[Job], asked: float) -> Iterator[Start]:
     from sweeps.inline import inline
 
     say(f"one job after another in this process; {STOPPING}")
-    yield lambda jobs, watcher: inline(home, jobs, watcher)
+    yield lambda jobs, watcher: inline(home, jobs, watcher, asked)
 
 
-_OPEN: dict[BackendName, Callable[[BackendChoice, Home, list[Job]], AbstractContextManager[Start]]] = {
+_OPEN: dict[BackendName, Callable[[BackendChoice, Home, list[Job], float], AbstractContextManager[Start]]] = {
     BackendName.LOCAL: _local,
     BackendName.RAY: _ray,
     BackendName.SLURM: _slurm,

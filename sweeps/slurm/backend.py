@@ -13,6 +13,7 @@ from pathlib import Path
 from results.layout import Home
 from sweeps.advance import Advance, newest_attempt
 from sweeps.backend import Event, Failure, Outcome, Watcher
+from sweeps.cancelling import CANCELLED, moment, requested
 from sweeps.jobs import Job
 from sweeps.losses import MAX_LOST, Losses
 from sweeps.needs import inputs_ready, outputs_there, producers
@@ -35,7 +36,8 @@ REASONS = {
 
 
 class SlurmBackend:
-    """Executes jobs on a cluster. With ``detach``, `run` ends as soon as all is submitted."""
+    """Executes jobs on a cluster. With ``detach``, `run` ends as soon as all is submitted. Jobs were ``asked`` for at
+    that `moment`, by default now."""
 
     def __init__(
         self,
@@ -45,9 +47,11 @@ class SlurmBackend:
         cluster: Cluster,
         seconds: Seconds = lambda job: None,
         detach: bool = False,
+        asked: float | None = None,
     ) -> None:
         self.home, self.watcher, self.cluster, self.seconds, self.detach = home, watcher, cluster, seconds, detach
         self.open = list(jobs)
+        self._asked = moment(home) if asked is None else asked
         self.outcome = Outcome()
         self.losses = Losses(home)
         self._announced: set[str] = set()
@@ -66,7 +70,7 @@ class SlurmBackend:
 
         Raises: SlurmError, StudyError where nothing can be submitted.
         """
-        while not self.outcome.interrupted and self._drop_blocked():
+        while not self.outcome.interrupted and self._drop_cancelled() and self._drop_blocked():
             placed = submit_missing(self.home, self.open, self.cluster, self.seconds, self._say_waiting)
             for job in [job for place, job in enumerate(self.open) if place not in placed]:
                 self._done(job)
@@ -75,6 +79,12 @@ class SlurmBackend:
             self._follow(placed.values())
         self.outcome.left = list(self.open)
         return self.outcome
+
+    def _drop_cancelled(self) -> list[Job]:
+        """Set aside what was cancelled after it had been lost, and would be submitted again. Returns: what is left."""
+        for job in [job for job in self.open if requested(self.home, job, self._asked)]:
+            self._fail(job, CANCELLED, None)
+        return self.open
 
     def _drop_blocked(self) -> list[Job]:
         """Set aside what can never run: its inputs are not there, and no open job makes them. Returns: what is left."""

@@ -13,6 +13,7 @@ from functools import partial
 
 from results.layout import Home
 from studies.errors import StudyError
+from sweeps.cancelling import requested
 from sweeps.jobs import Job
 from sweeps.lease import Lease, acquire, holder
 from sweeps.needs import covers, inputs_ready, outputs_there, producers
@@ -114,10 +115,12 @@ def _lock(home: Home, waiting: Callable[[str], None]) -> Lease:
 
 
 def found_in_queue(home: Home, jobs: Sequence[Job]) -> dict[int, Placed]:
-    """Those of some jobs, by place, that are in the queue: ours of earlier times, or another command's."""
-    waiting = live(home, slurm.queue())
+    """Those of some jobs, by place, that are in the queue: ours of earlier times, or another command's; but for those
+    that were asked to end since, which will not do it."""
     by_trajectory: dict[str, list[Placed]] = {}
-    for one in waiting:
+    for one in live(home, slurm.queue()):
+        if requested(home, one.job, one.submission.asked):
+            continue
         by_trajectory.setdefault(one.job.trajectory, []).append(one)
     found = {}
     for place, job in enumerate(jobs):

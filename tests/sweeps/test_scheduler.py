@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import tempfile
 from collections import Counter
@@ -19,6 +20,7 @@ from results.layout import Home
 from studies.loader import load_source, resolve
 from sweeps import scheduler as module
 from sweeps.backend import Event
+from sweeps.cancelling import CANCELLED, moment, request
 from sweeps.jobs import Job
 from sweeps.lease import acquire
 from sweeps.losses import MAX_LOST
@@ -108,6 +110,22 @@ def home(tmp_path: Path) -> Home:
 def schedule(home: Home, jobs: list[Job], fate: Fate, size: int = 3, **options: Any) -> tuple[Scheduler, PretendPool]:
     pool = PretendPool(home, size, fate)
     return Scheduler(home, pool, jobs, Quiet(), **options), pool  # type: ignore[arg-type]
+
+
+def test_requests_to_end_count_from_when_work_was_asked_for(home: Home, jobs: list[Job]) -> None:
+    """By the clock that dates them, the file system's. A later round of the same command does not begin it either."""
+    job = jobs[0]
+    request(home, job.trajectory, job.kind)
+    made = home.trajectory(job.trajectory).cancelled(job.kind)
+    os.utime(made, ns=(0, made.stat().st_mtime_ns - 10**6))  # a millisecond before
+    asked = moment(home)
+    assert schedule(home, [job], lambda job, n: "done")[0].run().complete, "one that is left over concerns nobody"
+    assert list(home.root.iterdir()) == [home.trajectories]
+    request(home, job.trajectory, job.kind)
+    for _round in range(2):
+        scheduler, pool = schedule(home, [job], lambda job, n: "done", asked=asked)
+        assert [failure.reason for failure in scheduler.run().failures] == [CANCELLED]
+        assert pool.given == []
 
 
 def test_everything_is_done_once_and_after_its_inputs(home: Home, jobs: list[Job]) -> None:
@@ -264,7 +282,9 @@ def test_a_trajectory_that_another_command_works_on_is_left_to_it(home: Home, jo
     scheduler, pool = schedule(home, jobs, fate, size=1)
     assert scheduler.run().complete
     assert theirs not in pool.given
-    assert scheduler.watcher.waited == [theirs.name]  # type: ignore[attr-defined]
+    assert scheduler.watcher.waited == [theirs.name], "said once"  # type: ignore[attr-defined]
+    (why,) = scheduler.watcher.why  # type: ignore[attr-defined]
+    assert why.startswith(f"is being done by process {os.getpid()} on ") and ", since 20" in why
 
 
 def test_stop_saves_what_runs_and_blames_nobody(home: Home, jobs: list[Job]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,20 @@ from hypothesis import strategies as st
 from results.layout import Home
 from studies.errors import StudyError
 from studies.loader import load_source, resolve
+from sweeps.cancelling import CANCELLED, request
 from sweeps.jobs import Job
 from sweeps.needs import covers, producers
 from sweeps.plan import Inventory
 from sweeps.session import open_session
 from sweeps.slurm import queue
 from sweeps.slurm.arrays import Shape, arrays, shape_of
+from sweeps.slurm.backend import SlurmBackend
+from sweeps.slurm.ledger import create
 from sweeps.slurm.profile import BUILTIN, Cluster, TimeLimit, builtin_clusters, load_cluster
 from sweeps.slurm.script import parameters, render
-from sweeps.slurm.submit import planned_arrays
+from sweeps.slurm.submit import found_in_queue, planned_arrays
 from tests.homes import TINY, study
+from tests.sweeps.test_scheduler import Quiet
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +298,22 @@ def test_arrays_are_as_large_as_the_cluster_allows(tmp_path: Path, monkeypatch: 
     commands(tmp_path, scontrol="echo 'MaxArraySize            = 501'")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert queue.max_array_size() == 501
+
+
+def test_what_was_cancelled_is_not_taken_for_what_will_do_it_nor_submitted_again(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled while SLURM did not answer, a job stays in the queue; cancelled when it was lost, it is not there."""
+    home, job = Home(tmp_path / "home"), jobs[0]
+    submission = create(home, [job], 1, ())
+    submission.answered("12")
+    commands(tmp_path, squeue=f"echo '12|{submission.name}|PENDING|None'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert list(found_in_queue(home, [job])) == [0]
+    before = SlurmBackend(home, [job], Quiet(), Cluster())
+    request(home, job.trajectory, job.kind)
+    assert found_in_queue(home, [job]) == {}
+    assert before.run().failures[0].reason == CANCELLED
+    os.utime(home.trajectory(job.trajectory).cancelled(job.kind), (0, 0))
+    after = SlurmBackend(home, [job], Quiet(), Cluster())
+    assert after._drop_cancelled() == [job], "asked for since"
