@@ -39,6 +39,7 @@ _DTYPES = {
     "time": "datetime64[us, UTC]",
     **dict.fromkeys(("seed", "step", "attempt", "line"), "int64"),
     **dict.fromkeys(("nfe", "start_step", "stop_step", "steps", "threads", "ranks", "n", "planned_n"), "Int64"),
+    **dict.fromkeys(("samples", "protocol_seed"), "Int64"),
     **dict.fromkeys(("value", "epoch", "stage_epoch", "seconds", "seconds_per_step"), "float64"),
     **dict.fromkeys(("effect", "interval_low", "interval_high"), "float64"),
     "control": "bool",
@@ -48,6 +49,8 @@ RESULT_COLUMNS = (
     "evaluation", "study", "scale", "variant", "panel", "arm", "control", "seed", "stage", "stage_epoch",
     "epoch", "step", "metric", "nfe", "protocol", "trajectory", "value",
 )  # fmt: skip
+PROTOCOL_COLUMNS = ("weights", "solver", "samples", "protocol_seed", "parameters")
+"""What tells two protocols of one metric apart; ``parameters`` are the metric's, a dict."""
 _RESULT_ORDER = [
     "scale",
     "variant",
@@ -120,7 +123,8 @@ def evaluations(
 
 
 def results_table(engine: Engine, study: str, scale: str | None = None, variant: str | None = None) -> pd.DataFrame:
-    """The measured rows of `evaluations` (at every scale, where none is given) in `RESULT_COLUMNS`, sorted.
+    """The measured rows of `evaluations` (at every scale, where none is given), sorted: `RESULT_COLUMNS`, and then
+    `PROTOCOL_COLUMNS`.
 
     Nothing in it depends on how often a run was interrupted or repeated.
     """
@@ -133,7 +137,18 @@ def results_table(engine: Engine, study: str, scale: str | None = None, variant:
     frames = [_evaluations(engine, study, name, variant, None, measured=True) for name in wanted]
     filled = [frame for frame in frames if len(frame)] or frames[:1] or [_empty_results(engine)]
     table = pd.concat(filled, ignore_index=True)[list(RESULT_COLUMNS)]
+    told = protocols(engine)
+    apart = [_apart(told.get(key, {})) for key in table["protocol"]]
+    for name, column in zip(PROTOCOL_COLUMNS, zip(*apart, strict=True) if apart else [()] * 5, strict=True):
+        table[name] = pd.Series(column, dtype=_DTYPES.get(name, "object"))
     return table.sort_values([*_RESULT_ORDER, "evaluation"], ignore_index=True)
+
+
+def _apart(definition: dict[str, Any]) -> tuple[Any, ...]:
+    """`PROTOCOL_COLUMNS` of a resolved protocol."""
+    metric = definition.get("metric")
+    parameters = {k: v for k, v in metric.items() if k != "name"} if isinstance(metric, dict) else None
+    return (*(definition.get(name) for name in ("weights", "solver", "samples", "seed")), parameters)
 
 
 def training_metrics(engine: Engine, trajectories: Sequence[str], names: Sequence[str] | None = None) -> pd.DataFrame:

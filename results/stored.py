@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, func, select
 
-from results.models import Attempt, Evaluation, Run, Trajectory
+from results.models import Attempt, Evaluation, Protocol, Run, Trajectory
 from results.store import reading
 
 AT_ONCE = 500  # keys in one statement; databases bound the number of parameters
@@ -85,6 +85,14 @@ def stored_runs(engine: Engine) -> list[StoredRun]:
             StoredRun(run, record.created, study, scale, variant, tuple(sorted(seeds)), record.config, config_hash)
         )
     return sorted(found, key=lambda one: (one.study, one.scale, one.variant or ""))
+
+
+def first_declared(engine: Engine, study: str, scale: str, variant: str | None) -> dict[str, str]:
+    """Of every protocol of a study, by its key, the first run that declared it."""
+    of_study = (Run.study == study, Run.scale == scale, Run.variant.is_not_distinct_from(variant))
+    statement = select(Protocol.protocol, func.min(Protocol.run)).join(Run, Run.run == Protocol.run).where(*of_study)
+    with reading(engine) as connection:
+        return {row[0]: row[1] for row in connection.execute(statement.group_by(Protocol.protocol))}
 
 
 def attempt_records(engine: Engine, trajectories: Collection[str] | None = None) -> list[AttemptRecord]:

@@ -6,13 +6,18 @@ import importlib.util
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from studies.cli.filters import OneScaleOpt, OneSeedsOpt, OneVariantOpt, WhatArg, chosen
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
 from studies.errors import StudyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sweeps.exports.series import Series
 
 
 class Tracker(StrEnum):
@@ -43,9 +48,10 @@ def export(
     json: JsonOpt = False,
 ) -> None:
     """Copy what was logged and measured to another tracker: a run an arm and seed, with its resolved configuration,
-    losses and evaluations over steps. Exporting again brings what is new."""
+    losses and evaluations over steps. Exporting again brings what is new; one that was interrupted goes on."""
     from results.layout import Home
     from studies.cli.output import print_json
+    from studies.cli.progress import counted
     from studies.cli.store import opened
     from sweeps.exports.series import series_of
     from sweeps.selection import select, stored_studies
@@ -55,15 +61,15 @@ def export(
         raise StudyError(f"{tracker.value} needs a package that is not here: pip install {package}")
     asked, target = chosen(what, scale, variant, seeds), to or DEFAULTS[tracker]
     with opened(Home(home)) as engine:
-        runs = series_of(engine, select(stored_studies(engine), asked))
+        selected = select(stored_studies(engine), asked)
+        total = sum(len(one.arms) for one in selected)
+        runs = counted(series_of(engine, selected), f"exporting to {tracker.value}", total)
         if tracker is Tracker.tensorboard:
             from sweeps.exports import tensorboard
 
             written, same = tensorboard.write(runs, Path(target))
         elif tracker is Tracker.wandb:
-            from sweeps.exports import wandb
-
-            written, same = wandb.write(runs, Path(target))
+            written, same = _to_wandb(runs, Path(target))
         else:
             written, same = _to_mlflow(runs, target)
     if json:
@@ -72,13 +78,31 @@ def export(
     sys.stdout.write(f"{tracker.value}: wrote {written} runs to {target}; {same} were there as they are\n")
 
 
-def _to_mlflow(runs: object, uri: str) -> tuple[int, int]:
-    from mlflow.exceptions import MlflowException
-
+def _to_mlflow(runs: Iterable[Series], uri: str) -> tuple[int, int]:
     from sweeps.exports import mlflow
 
+    mlflow.check_server(uri)
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
     try:
-        return mlflow.write(runs, uri)  # type: ignore[arg-type]
-    except MlflowException as error:
-        said = str(error).strip().splitlines()[0][:300]
-        raise StudyError(f"--to {uri}: MLflow does not take it: {said}") from None
+        return mlflow.write(runs, uri)
+    except (MlflowException, RequestException) as error:
+        raise _refused(f"--to {uri}: MLflow does not take it", error) from None
+
+
+def _to_wandb(runs: Iterable[Series], to: Path) -> tuple[int, int]:
+    from sweeps.exports import wandb
+
+    wandb.check_server()
+    from wandb.errors import Error
+
+    try:
+        return wandb.write(runs, to)
+    except Error as error:
+        raise _refused("Weights & Biases does not take it", error) from None
+
+
+def _refused(what: str, error: Exception) -> StudyError:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return StudyError(f"{what}: {said}. Runs that are whole there stay; the same command goes on")

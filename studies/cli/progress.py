@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from studies.cli.output import say
 
@@ -151,6 +151,19 @@ class LiveProgress(PlainProgress):
             rate=f"{c.rate('evaluate'):.1f}/s",
             eta=f"ETA {clock(c.eta_s())}",
         )
+
+
+T = TypeVar("T")
+
+
+def counted(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """The items, with a bar on the standard error while they are taken, if that is a terminal; else with nothing."""
+    if not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, total, console=Console(stderr=True), transient=True)
 
 
 def progress(jobs: Sequence[Job], redrawn: bool = True) -> PlainProgress:

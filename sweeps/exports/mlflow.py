@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeps.exports.series import Series
+from sweeps.exports.server import check_answers
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 KEY, DIGEST = "meanflow_study.run", "meanflow_study.digest"
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # of a server that answered
 MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 6000  # a request; of a parameter's value
 
 
+def check_server(uri: str) -> None:
+    """Look whether a tracking server is there, before its client is loaded, and bound how long that may try.
+
+    Raises: StudyError where none answers, or one that is not MLflow's.
+    """
+    if uri.startswith(("http://", "https://")):
+        check_answers(
+            f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1", "MLflow", f"--to {uri}", b"{"
+        )
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+
+
 def write(runs: Iterable[Series], uri: str) -> tuple[int, int]:
-    """Log runs at a tracking URI. A run that has changed since the last export replaces the one of then.
+    """Log runs at a tracking URI. A run that has changed since the last export, or was interrupted then, is replaced.
 
     Returns: (runs written, runs left alone).
     """
@@ -27,13 +44,13 @@ def write(runs: Iterable[Series], uri: str) -> tuple[int, int]:
     for run in runs:
         experiment = _experiment(client, run.group)
         old = client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
-        if any(one.data.tags.get(DIGEST) == run.digest for one in old):
-            same += 1
-            continue
-        _log(client, experiment, run)
+        whole = [one.info.run_id for one in old if one.data.tags.get(DIGEST) == run.digest][:1]
+        if not whole:
+            _log(client, experiment, run)
         for one in old:
-            client.delete_run(one.info.run_id)
-        written += 1
+            if one.info.run_id not in whole:  # of then, or of an export that was interrupted
+                client.delete_run(one.info.run_id)
+        written, same = written + (not whole), same + len(whole)
     return written, same
 
 
@@ -46,14 +63,14 @@ def _experiment(client: MlflowClient, name: str) -> str:
 def _log(client: MlflowClient, experiment: str, run: Series) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
-    made = client.create_run(experiment, run_name=run.name).info.run_id
+    made = client.create_run(experiment, run_name=run.name, tags={KEY: run.key}).info.run_id
     now = int(1000 * time.time())
-    parameters = [Param(name, value[:LONGEST]) for name, value in run.parameters.items()]
+    parameters = [Param(_allowed(name), value[:LONGEST]) for name, value in run.parameters.items()]
     for some in _parts(parameters, MOST_PARAMETERS):
         client.log_batch(made, params=some)
     for some in _parts([Metric(_allowed(v.name), v.value, now, v.step) for v in run.values], MOST_METRICS):
         client.log_batch(made, metrics=some)
-    client.log_batch(made, tags=[RunTag(KEY, run.key), RunTag(DIGEST, run.digest)])  # last: then it is whole
+    client.log_batch(made, tags=[RunTag(DIGEST, run.digest)])  # last: then it is whole
     client.set_terminated(made)
 
 

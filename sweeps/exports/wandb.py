@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -10,8 +11,16 @@ from typing import Any
 
 from sweeps.exports.marks import mark, marked
 from sweeps.exports.series import Series
+from sweeps.exports.server import check_answers
 
 PROJECT = "meanflow-study"
+
+
+def check_server() -> None:
+    """Raises: StudyError where runs are to be sent at once and no server answers."""
+    if os.environ.get("WANDB_MODE") == "online":
+        server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        check_answers(server, "Weights & Biases", f"WANDB_BASE_URL={server}")
 
 
 def write(runs: Iterable[Series], to: Path) -> tuple[int, int]:
@@ -30,6 +39,8 @@ def write(runs: Iterable[Series], to: Path) -> tuple[int, int]:
             same += 1
             continue
         folder.mkdir(parents=True, exist_ok=True)
+        for interrupted in (to / "wandb").glob(f"offline-run-*-{run.digest}"):
+            shutil.rmtree(interrupted)
         made = wandb.init(
             project=PROJECT, group=run.group, name=run.name, id=run.digest, config=run.parameters, dir=str(to),
             mode=mode, settings=wandb.Settings(silent=True),

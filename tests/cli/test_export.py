@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import importlib.util
+import io
 import json
+import socket
 import struct
+import sys
+import threading
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from tests.homes import TINY, study, succeeds
+from studies.cli.progress import counted
+from studies.errors import StudyError
+from sweeps.exports import mlflow, server
+from tests.homes import TINY, environment, study, succeeds
 
 ARM = "tiny/left/v2"
 POINTS = (0, 20, 40, 60)  # steps at which the arm is measured: each stage at its start, every two epochs, at its end
@@ -60,18 +69,24 @@ def test_tensorboard(copy: Path, tmp_path: Path) -> None:
         assert found[name] == pytest.approx(values, rel=1e-6)
     assert "wrote 0 runs" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy), "nothing is new"
     assert "wrote 6 runs" in succeeds("export", "tensorboard", "--to", to, home=copy), "of seven arms one was there"
+    (run / "meanflow-study.txt").write_text("")  # as one that was interrupted leaves it
+    assert "wrote 1 runs" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy), "and goes on"
     (run / "meanflow-study.txt").unlink()
     refused = study("export", "tensorboard", ARM, "--to", to, home=copy)
     assert (refused.returncode, "not of `study export`" in refused.stderr) == (2, True)
     assert events(run) == found
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.stress
-def test_mlflow(copy: Path, tmp_path: Path) -> None:
-    mlflow = pytest.importorskip("mlflow")
+def test_mlflow(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     succeeds("export", "mlflow", ARM, "--to", uri, home=copy)
-    client = mlflow.MlflowClient(tracking_uri=uri)
+    client = real.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("tiny at cpu").experiment_id
     (run,) = client.search_runs([experiment])
     assert (run.info.run_name, run.info.status) == ("left/v2/seed0", "FINISHED")
@@ -90,6 +105,19 @@ def test_mlflow(copy: Path, tmp_path: Path) -> None:
     succeeds("export", "mlflow", ARM, "--to", uri, home=copy)
     (again,) = client.search_runs([experiment])
     assert again.info.run_id != run.info.run_id, "what has changed replaces what was there"
+    for stopped in (0, 2):  # before anything of the run is logged, and in the middle
+        client.set_tag(again.info.run_id, "meanflow_study.digest", "of an earlier export")
+        logged, calls = real.MlflowClient.log_batch, iter([*[False] * stopped, True])
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                real.MlflowClient,
+                "log_batch",
+                lambda *args, calls=calls, logged=logged, **kw: interrupt() if next(calls) else logged(*args, **kw),
+            )
+            assert study("export", "mlflow", ARM, "--to", uri, home=copy).returncode == 130
+        succeeds("export", "mlflow", ARM, "--to", uri, home=copy)
+        (again,) = client.search_runs([experiment])
+        assert again.info.status == "FINISHED"
     refused = study("export", "mlflow", ARM, "--to", "nonsense://x", home=copy)
     assert (refused.returncode, "MLflow does not take it" in refused.stderr) == (2, True), refused.stderr
 
@@ -117,3 +145,89 @@ def test_wrong_input_is_refused(copy: Path, tmp_path: Path, monkeypatch: pytest.
     done = study("export", "wandb", home=copy)
     assert (done.returncode, "pip install 'meanflow-study[wandb]'" in done.stderr) == (2, True), done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_two_protocols_of_one_metric_are_two_series(copy: Path, tmp_path: Path) -> None:
+    """And what was there before the second keeps its name."""
+    measured = "      - {metric: {name: frechet, features: pixel}, samples: 100, every_epochs: 2}\n"
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY.read_text().replace(measured, measured.replace("100", "50") + measured))
+    succeeds("run", file, home=copy)
+    succeeds("export", "tensorboard", ARM, "--to", tmp_path, home=copy)
+    found = events(tmp_path / "tiny_at_cpu" / "left" / "v2" / "seed0")
+    rows = list(csv.DictReader(succeeds("results", "--study", TINY, home=copy).splitlines()))
+    for name, samples in (("frechet_pixel/1nfe", "100"), ("frechet_pixel/1nfe_50samples", "50")):
+        values = {
+            int(row["step"]): float(row["value"])
+            for row in rows
+            if (row["panel"], row["arm"], row["samples"]) == ("left", "v2", samples)
+        }
+        assert found[name] == pytest.approx(values, rel=1e-6) and len(values) == len(POINTS)
+
+
+def serve(say: bytes | None) -> socket.socket:
+    """A server on loopback that says something to whoever comes, or nothing."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                came, _ = listening.accept()
+                if say is not None:
+                    with came:
+                        came.recv(4096)
+                        came.sendall(say)
+                else:
+                    kept.append(came)
+
+    kept: list[socket.socket] = []
+    threading.Thread(target=answer, daemon=True).start()
+    return listening
+
+
+HTTP = "HTTP/1.0 {}\r\nContent-Type: text/html\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (HTTP.format("500 Oh", "").encode(), "answers with HTTP 500"),
+        (HTTP.format("200 OK", "<html>").encode(), "answers, but not as one"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "answers, but not as one (BadStatusLine"),
+        (None, "does not answer within 0.3 s"),
+        (b"", "answers, but not as one (RemoteDisconnected"),
+    ],
+)
+def test_a_server_that_is_none(says: bytes | None, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE_S", 0.3 if says is None else 5.0)
+    with serve(says) as listening, pytest.raises(StudyError) as refused:
+        mlflow.check_server(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    assert f"MLflow's server {why}" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_server_that_is_one_or_asks_who_comes() -> None:
+    for says in (HTTP.format("200 OK", '{"experiments": []}'), HTTP.format("401 Who", "")):
+        with serve(says.encode()) as listening:
+            mlflow.check_server(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    mlflow.check_server("sqlite:///here.db")
+
+
+@pytest.mark.parametrize("tracker", ["mlflow", "wandb"])
+def test_nobody_listens(tracker: str, copy: Path) -> None:
+    """One line, before the tracker's own client is loaded."""
+    pytest.importorskip(tracker)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    env = environment(WANDB_MODE="online", WANDB_BASE_URL=url)
+    done = study("export", tracker, ARM, "--to", url if tracker == "mlflow" else ".", home=copy, env=env)
+    assert (done.returncode, "server does not answer: " in done.stderr) == (2, True), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal in (False, True):
+        err = io.StringIO()
+        monkeypatch.setattr(err, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stderr", err)
+        assert list(counted(iter("abc"), "exporting", 3)) == list("abc")
+        assert ("exporting" in err.getvalue()) == terminal

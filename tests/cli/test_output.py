@@ -22,7 +22,7 @@ COST = {
 }  # fmt: skip
 COLUMNS = (
     "evaluation,study,scale,variant,panel,arm,control,seed,stage,stage_epoch,epoch,step,"
-    "metric,nfe,protocol,trajectory,value"
+    "metric,nfe,protocol,trajectory,value,weights,solver,samples,protocol_seed,parameters"
 )
 
 
@@ -102,6 +102,8 @@ def test_results_in_every_format(copy: Path, tmp_path: Path) -> None:
     assert text.splitlines()[0] == COLUMNS
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len({row["evaluation"] for row in rows}) == 18
+    apart = {(row["weights"], row["solver"], row["samples"], row["protocol_seed"], row["parameters"]) for row in rows}
+    assert apart == {("ema", "jump", "100", "0", '{"features": "pixel"}')}
     assert {(row["panel"], row["arm"]) for row in rows if row["control"] == "True"} == {("right", "joint")}
     succeeds("results", "--study", TINY, "--format", "parquet", "--out", tmp_path / "t.parquet", home=copy)
     frame = pd.read_parquet(tmp_path / "t.parquet")

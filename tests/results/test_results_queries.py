@@ -17,6 +17,7 @@ from results.export import write_table
 from results.ingest import ingest
 from results.queries import (
     ANY,
+    PROTOCOL_COLUMNS,
     RESULT_COLUMNS,
     artefacts,
     attempts,
@@ -96,7 +97,7 @@ def test_results_table(builder, filled: Engine) -> None:
     builder.run("20261124T000000-eeeeee", scale="a-scale", arms=[builder.arm(seed=0)])
     ingest(filled, builder.home)
     table = results_table(filled, "s")
-    assert list(table.columns) == list(RESULT_COLUMNS)
+    assert list(table.columns) == [*RESULT_COLUMNS, *PROTOCOL_COLUMNS]
     assert table[["scale", "arm", "seed", "step"]].to_numpy().tolist() == [
         ["a-scale", "base", 0, 0], ["a-scale", "base", 0, 20],
         ["cpu", "base", 0, 0], ["cpu", "base", 0, 20], ["cpu", "base", 1, 0], ["cpu", "other", 1, 0],
