@@ -36,7 +36,8 @@ def impossible(session: Session, times: bool = True) -> list[str]:
         if not found and dynamics.trainer is None and (own or not ours):
             from sweeps.rehearsal import rehearse
 
-            found += rehearse(dynamics, node.trajectory.horizon_steps, observers, protocols)
+            (device,) = {study.device for study in session.studies if study.study == node.study}
+            found += rehearse(dynamics, node.trajectory.horizon_steps, observers, protocols, device)
         problems += found
     return list(dict.fromkeys(problems))
 

@@ -35,7 +35,7 @@ class Facts(NamedTuple):
 
     @classmethod
     def of_data(cls, name: str, data: Any) -> Self:
-        """Of a data set (`meanflow_core.data.base.DataSet`, which needs torch) that has been made."""
+        """Those of a `data.base.DataSet` that was made."""
         return cls(
             name, tuple(data.shape), data.num_classes is not None, getattr(data, "n", None), data.exact is not None
         )

@@ -140,6 +140,10 @@ def differ() -> None:
         assert ranks.tell("von vorn: ε" if ranks.first else "") == "von vorn: ε"
         with pytest.raises(RanksDiffer, match="the ranks hold different values of b"):
             ranks.check_equal({"a": torch.ones(3), "b": torch.ones(2) + ranks.rank})
+        norm = torch.nn.BatchNorm1d(2)
+        norm(torch.randn(4, 2) + ranks.rank)  # each has counted on its own rows
+        ranks.share(norm)
+        ranks.check_equal(norm.state_dict())
 
 
 def test_ranks_that_hold_different_weights_are_found_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from meanflow_core.state import load_state
 from meanflow_core.trainer import Trainer, build_network
 from sweeps.rehearsal import rehearse
 from sweeps.verify import differing
+from tests.homes import MICRO, succeeds
 
 NETWORK = """
 from meanflow_core.registry import Params, component
@@ -179,6 +181,13 @@ def test_what_could_not_be_kept_or_measured_is_refused(name: str, tmp_path: Path
     assert message in why and "'Net'" in why
 
 
+def test_what_fails_here_is_no_proof_for_another_device(tmp_path: Path) -> None:
+    failing, lazy = ({"forward": "raise RuntimeError('only on my GPU')"}, REFUSED["lazy"][0])
+    assert rehearse(dynamics(network(tmp_path, **failing)), None, [], [], "cuda") == []
+    assert rehearse(dynamics(network(tmp_path, **failing)), None, [], [], "cpu") != []
+    assert rehearse(dynamics(network(tmp_path, **lazy)), None, [], [], "cuda") != []
+
+
 OTHERS = """
 from meanflow_core.registry import Params, component
 
@@ -223,3 +232,14 @@ def test_data_and_metrics_of_ones_own(change: dict[str, str], message: str | Non
     d = dynamics("mlp", data=data)
     found = rehearse(d, None, [], [Protocol(metric=metric, samples=16, reference=d.data, nfe=1)])
     assert len(found) == (message is not None) and (message or "") in "".join(found)
+
+
+@pytest.mark.slow
+def test_a_study_of_a_network_with_buffers_and_tied_weights_is_measured(tmp_path: Path) -> None:
+    network(tmp_path, init="self.middle = nn.BatchNorm1d(16); self.again = self.first")
+    used = f"dynamics.network={{use: {tmp_path / 'net.py'}:Net}}"
+    home = tmp_path / "home"
+    succeeds("run", MICRO, "-o", used, "--as", "own", home=home)
+    rows = list(csv.DictReader(succeeds("results", "--study", MICRO, "--as", "own", home=home).splitlines()))
+    assert len(rows) == 6 and all(float(row["value"]) > 0 for row in rows)
+    assert "sample" in succeeds("sample", "micro/left/v2", "--as", "own", "--out", tmp_path / "out", home=home)
