@@ -30,9 +30,10 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     return f"did you mean '{folded[close[0]]}'? " if close else ""
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """``1 arm``, ``2 arms``, ``1,200 arms``; ``plural`` where it is not made with an s."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+def counted(number: float, noun: str, plural: str | None = None) -> str:
+    """``1 arm``, ``2 arms``, ``1,200 arms``, ``0.25 arms``; ``plural`` where it is not made with an s."""
+    said = f"{number:,.0f}" if number == int(number) else f"{number:,.4g}"
+    return f"{said} {noun if number == 1 else plural or noun + 's'}"
 
 
 def refusal(error: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from reports.errors import ReportError
 from reports.rankbuild import RankingReport, build_ranking
 from reports.stored import declared
 from reports.tablebuild import TableReport, build_table
+from studies.arms import ema_note, expand_seed
+from studies.schema import ResolvedStudy
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -25,10 +27,11 @@ Made = FigureReport | TableReport | RankingReport
 
 @dataclass(frozen=True)
 class Report:
-    """What was made of a study, and what is missing of it (one phrase each)."""
+    """What was made of a study, what is missing of it, and what has to be known to read it (one phrase each)."""
 
     made: tuple[Made, ...]
     missing: list[str]
+    notes: list[str]
 
     @property
     def files(self) -> list[Path]:
@@ -88,4 +91,12 @@ def build_report(
     if not made:
         raise next(iter(nothing.values()))
     missing = [phrase for one in made for phrase in one.missing]
-    return Report(tuple(made), [*dict.fromkeys(missing), *(f"the {kind}: {error}" for kind, error in nothing.items())])
+    missing = [*dict.fromkeys(missing), *(f"the {kind}: {error}" for kind, error in nothing.items())]
+    return Report(tuple(made), missing, _notes(made[0].run))
+
+
+def _notes(run: RunRecord) -> list[str]:
+    """What has to be known of a run's arms."""
+    study = ResolvedStudy.model_validate(run.config)
+    note = ema_note(expand_seed(study, study.seeds[0]))
+    return [note] if note else []

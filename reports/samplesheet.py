@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from meanflow_core.arrays import Array
-from meanflow_core.data.account import counted
 from meanflow_core.data.layout import Meta, open_labels, open_samples
+from meanflow_core.words import counted
 from reports.errors import ReportError
 from reports.pictures import block
 

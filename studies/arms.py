@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
-from meanflow_core.words import listed
+from meanflow_core.words import counted, listed
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
 from studies.reseed import Reseed
@@ -16,6 +16,7 @@ from studies.schema import ResolvedStudy, Stage
 from studies.strict import Attribute
 from studies.sweep import Drawn
 
+MOST_INITIAL = 0.1  # of the weights that are measured; more is said, since it is not what was trained
 MOST_EPOCHS = 1_000_000  # of an arm: it is measured and kept by the epoch, and all of that is planned at once
 
 
@@ -212,6 +213,30 @@ def _cut(study: ResolvedStudy, arm: Arm, drawn: Drawn) -> Arm:
     ]
     points = tuple(point for point in arm.points if stages and point.epoch <= until)
     return replace(arm, stages=tuple(stages), points=points)
+
+
+def initial_share(arm: Arm) -> float:
+    """How much of the EMA weights that are measured last in an arm is still where the EMA began: Π decayˢ over the
+    steps s since then. 0 where none are measured, or a program of the user's own makes them."""
+    measured = [point.checkpoint.step for point in arm.points if point.protocol.weights == "ema"]
+    share = 1.0
+    for stage in arm.stages:
+        dynamics, last = stage.trajectory.dynamics, min(stage.stop_step, max(measured, default=0))
+        began_anew = "ema" in dynamics.reset and stage.start_step == stage.trajectory.start_step
+        share = (1.0 if began_anew else share) * dynamics.ema_decay ** max(0, last - stage.start_step)
+    return share if measured and all(stage.trajectory.dynamics.trainer is None for stage in arm.stages) else 0.0
+
+
+def ema_note(arms: Sequence[Arm]) -> str | None:
+    """What has to be said where measured EMA weights are in good part those at which the EMA began."""
+    shares = {f"{arm.panel}/{arm.name}": share for arm in arms if (share := initial_share(arm)) > MOST_INITIAL}
+    if not shares:
+        return None
+    most = max(shares, key=lambda name: shares[name])
+    return (
+        f"the EMA weights measured at the end of {counted(len(shares), 'arm')} are in good part the initial weights "
+        f"({100 * shares[most]:.3g} % in {most}): lower ema_decay, train longer, or measure the online weights"
+    )
 
 
 Reading = tuple[str, int, str]  # label of the metric, NFE, solver

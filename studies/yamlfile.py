@@ -92,7 +92,7 @@ class _Constructor(RoundTripConstructor):
         if isinstance(made, str) and not _encodable(made):
             raise _refused("half of a surrogate pair is no character", node.start_mark)
         if isinstance(made, int) and abs(made) >= 2**64:
-            raise _refused("a whole number of more than 64 bits", node.start_mark)
+            raise _refused("a whole number of more than 64 bits (a text of digits stands in quotes)", node.start_mark)
         return made
 
 

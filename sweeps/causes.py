@@ -10,6 +10,7 @@ from sweeps.cancelling import CANCELLED
 
 Cause = Literal["preempted", "timeout", "out of memory", "lost", "cancelled", "user error", "failed"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
+VAIN: frozenset[Cause] = frozenset({"user error"})  # trying again ends the same until something is mended
 
 _MEMORY = re.compile(
     r"\b(OutOfMemoryError|MemoryError|out of memory|oom[- _]?kill\w*|not enough memory)\b", re.IGNORECASE
@@ -27,10 +28,11 @@ def cause_of(attempt: AttemptRecord) -> Cause | None:
         return None
     if attempt.status == "unfinished":
         return "lost"
-    return _of_reason(attempt.reason or "", attempt.status == "preempted")
+    return cause_of_reason(attempt.reason or "", attempt.status == "preempted")
 
 
-def _of_reason(reason: str, preempted: bool) -> Cause:
+def cause_of_reason(reason: str, preempted: bool = False) -> Cause:
+    """The same of what an attempt gave as its reason."""
     if reason == CANCELLED:
         return "cancelled"
     if _MEMORY.search(reason):

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from results.stored import AttemptRecord
-from sweeps.causes import Cause
+from sweeps.causes import VAIN, Cause
 from sweeps.selection import Filter, Selected
 from sweeps.standing import Work, by_arm, place_of
-
-VAIN: frozenset[Cause] = frozenset({"user error"})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from results.layout import Home
-from studies.arms import Arm, expand
+from studies.arms import Arm, ema_note, expand
 from studies.errors import StudyError
 from studies.schema import ResolvedStudy
 from sweeps.cost import Cost, Rates, cost_of
@@ -53,6 +53,12 @@ class Session:
         """Epochs per seed."""
         return count_epochs(self.arms, self.tree, len(self.seeds))
 
+    def notes(self) -> list[str]:
+        """What should be known of the studies before they are trained, a phrase each."""
+        seed = self.seeds[0] if self.arms else None
+        notes = ((study, ema_note([a for a in self.arms_of(study) if a.seed == seed])) for study in self.studies)
+        return [f"{study.study}: {note}" for study, note in notes if note]
+
     def cost(self, jobs: Sequence[Job], rates: Rates) -> Cost:
         return cost_of(jobs, rates, {node.key: node.steps_per_epoch for node in self.tree})
 
@@ -93,6 +99,7 @@ def plan_record(session: Session, jobs: Sequence[Job], cost: Cost, remaining: Co
         "control_epochs": _whole(epochs.control),
         "segments": session.tree.segments(),
         "evaluations": session.tree.evaluations(),
+        "notes": session.notes(),
         "cost": cost.to_json(),
         "missing": {
             "segments": sum(job.kind == "train" for job in jobs),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from meanflow_core.registry import Params, register
 
 if TYPE_CHECKING:
     from meanflow_core.data.layout import Meta
+
+
+def quoted(fingerprint: Any) -> Any:
+    """A fingerprint as given. Raises: ValueError for one that YAML has read as a number, such as 123e45."""
+    if isinstance(fingerprint, int | float):
+        raise ValueError(f"YAML reads this as the number {fingerprint}: put the fingerprint in quotes")
+    return fingerprint
 
 
 @register("data", "digits", version=1, impl="meanflow_core.data.digits:build")
@@ -34,7 +41,7 @@ class StoredParams(Params):
     """What `study data add` wrote under the name ``dataset``; ``fingerprint`` says that it is still the same."""
 
     dataset: str
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{20}$")
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{20}$"), BeforeValidator(quoted)]
 
     def needs_check(self) -> bool:
         return True
@@ -119,7 +126,7 @@ class LatentsParams(Params):
     side: PositiveInt = 32
     classes: PositiveInt = 1000
     scale: PositiveFloat = 0.18215
-    fingerprint: str | None = None
+    fingerprint: Annotated[str | None, BeforeValidator(quoted)] = None
 
     def knows_fields(self) -> bool:
         return False

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from meanflow_core.arrays import Array
+from meanflow_core.words import counted
 
 COUNTED = 2**20  # bytes at a time: bincount makes each a number of 8 bytes
 SHOWN = 3  # names of each kind
@@ -18,11 +19,6 @@ NOISE_RATIO = 10.0  # values this many times wider, or 50 times narrower, than t
 NARROW = 0.02
 
 Group = Literal["left out", "changed", "warning"]
-
-
-def counted(n: int, one: str, many: str | None = None) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def shown(name: str | os.PathLike[str]) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from meanflow_core.arrays import CHUNK_BYTES, Array
-from meanflow_core.data.account import Account, counted, shown
+from meanflow_core.data.account import Account, shown
 from meanflow_core.data.layout import LayoutError
 from meanflow_core.data.pictures import SUFFIXES, Header, Picture, colour, is_grey, read_header, read_picture
 from meanflow_core.data.source import BATCH, EIGHT_BITS, Source
+from meanflow_core.words import counted
 
 BACKGROUND = "white"
 

@@ -45,10 +45,9 @@ from meanflow_core.arrays import (
     rows_a_chunk,
     signature,
 )
-from meanflow_core.data.account import counted
 from meanflow_core.data.latentfiles import MOMENTS
 from meanflow_core.sha import file_sha256
-from meanflow_core.words import there_is
+from meanflow_core.words import counted, there_is
 
 DATA_ROOT = "STUDY_DATA"
 MOST_DIMENSIONS = 4096  # a covariance of 128 MiB

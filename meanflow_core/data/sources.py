@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from meanflow_core.arrays import CHUNK_BYTES, Array, ArrayFileError, read_npy, read_npz
-from meanflow_core.data.account import Account, counted, shown
+from meanflow_core.data.account import Account, shown
 from meanflow_core.data.folders import BACKGROUND, read_folder
 from meanflow_core.data.layout import LayoutError
 from meanflow_core.data.source import BATCH, EIGHT_BITS, Source
+from meanflow_core.words import counted
 
 MOST_CLASSES = 100_000
 TORCHVISION = ("cifar10", "mnist")

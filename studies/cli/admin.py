@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meanflow_core.words import counted
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
 
 db = typer.Typer(no_args_is_help=True, help="The SQL store: a cache of the run directories, never the only copy.")
@@ -31,8 +32,10 @@ def rebuild(
         raise StudyError(f"nothing is stored in {home}; give the folder of a run with --home")
     report = rebuild_store(Home(home).store_url, Home(home), replace=replace)
     sys.stdout.write(
-        f"rebuilt from {home}: {report.runs} runs, {report.trajectories} trajectories, {report.attempts} attempts, "
-        f"{report.metrics} metric values, {report.evaluations} evaluations, {report.verdicts} verdicts\n"
+        f"rebuilt from {home}: {counted(report.runs, 'run')}, "
+        f"{counted(report.trajectories, 'trajectory', 'trajectories')}, "
+        f"{counted(report.attempts, 'attempt')}, {counted(report.metrics, 'metric value')}, "
+        f"{counted(report.evaluations, 'evaluation')}, {counted(report.verdicts, 'verdict')}\n"
     )
 
 

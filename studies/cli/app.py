@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -65,6 +65,26 @@ measures them, [bold]study report --figure 2[/bold] draws the figure from the st
 Everything lies in one folder, ./study_home unless --home or STUDY_HOME say otherwise;
 running again continues where it stopped and computes nothing twice.""",
 )
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end. Raises: typer.Exit."""
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"meanflow-study {version('meanflow-study')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
 
 app.command("list")(inspect_.list_studies)
 app.command("new")(authoring.new)

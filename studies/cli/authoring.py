@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meanflow_core.words import counted
 from studies.cli.options import JsonOpt
 from studies.errors import StudyError
 
@@ -94,32 +96,42 @@ def _scales(source: StudySource) -> list[dict[str, Any]]:
     return scales
 
 
+def _by_scale(
+    scales: Sequence[dict[str, Any]], said: Callable[[dict[str, Any]], Sequence[str]]
+) -> dict[str, list[str]]:
+    """What is said of several scales, once, with these."""
+    at: dict[str, list[str]] = {}
+    for scale in scales:
+        for words in said(scale):
+            at.setdefault(words, []).append(scale["scale"])
+    return at
+
+
 def _print(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     from studies.cli.output import console, gib, scientific
 
     for one in found:
-        at: dict[str, list[str]] = {}
-        for scale in one["scales"]:
-            for error in scale["errors"]:
-                at.setdefault(error, []).append(scale["scale"])
-        for error, scales in at.items():  # what is wrong at several scales is said once
+        for error, scales in _by_scale(one["scales"], lambda scale: scale["errors"]).items():
             sys.stderr.write(f"{error}  [{', '.join(scales)}]\n")
         table = Table("scale", "arms", "seeds", "epochs a seed", "unshared", "steps", "FLOPs", "evaluations", "GiB")
         for scale in one["scales"]:
             plan = scale["plan"]
             if plan is None:
-                table.add_row(scale["scale"], f"{len(scale['errors'])} errors")
+                table.add_row(scale["scale"], counted(len(scale["errors"]), "error"))
                 continue
             epochs = plan["planned_epochs"] + plan["probe_epochs"] + plan["control_epochs"]
+            unshared = plan["naive_epochs"] + plan["probe_epochs"] + plan["control_epochs"]
             cost = plan["cost"]
             parts = (cost["v_flops"], cost["u_flops"])
             flops = None if None in parts else sum(parts)
             table.add_row(
-                scale["scale"], str(plan["arms"]), str(len(plan["seeds"])), f"{epochs:g}", f"{plan['naive_epochs']:g}",
+                scale["scale"], str(plan["arms"]), str(len(plan["seeds"])), f"{epochs:g}", f"{unshared:g}",
                 f"{cost['steps']:,}", scientific(flops), f"{cost['evaluations']:,}", gib(cost["gib"]),
             )  # fmt: skip
         out = console()
         out.print(f"{one['study']} ({one['file']})", markup=False, soft_wrap=True)
         out.print(table)
+        for note, scales in _by_scale(one["scales"], lambda scale: (scale["plan"] or {}).get("notes", ())).items():
+            out.print(f"note: {note}  [{', '.join(scales)}]", markup=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meanflow_core.words import counted
 from studies.cli.options import BackendName
 from studies.cli.output import say
 from studies.errors import StudyError
@@ -150,7 +151,7 @@ _OPEN: dict[BackendName, Callable[[BackendChoice, Home, list[Job], float], Abstr
 
 
 def _workers(size: int) -> str:
-    return f"{size} worker{'s' if size > 1 else ''}"
+    return counted(size, "worker")
 
 
 def default_workers(jobs: list[Job]) -> int:
@@ -196,4 +197,4 @@ def print_scripts(cluster: Cluster, home: Home, jobs: list[Job]) -> None:
         listed = "".join(f"#   task {index}: {job.name}\n" for index, job in enumerate(planned.jobs))
         folder = home.submissions.absolute() / name / "private"
         script = render(wanted, folder, len(planned.jobs), cluster.python or sys.executable)
-        sys.stdout.write(f"# --- array {number}: {len(planned.jobs)} jobs\n{listed}{script}\n")
+        sys.stdout.write(f"# --- array {number}: {counted(len(planned.jobs), 'job')}\n{listed}{script}\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from studies.cli.filters import KindOpt, OneScaleOpt, OneSeedsOpt, OneVariantOpt, WhatArg, chosen
+import typer
+
+from studies.cli.filters import KindOpt, OneScaleOpt, OneSeedsOpt, OneVariantOpt, chosen
 from studies.cli.options import DEFAULT_HOME, HomeOpt
 from studies.errors import StudyError
 
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def cancel(
-    what: WhatArg = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WHAT...", help="Studies and arms that were run, as in `study status`; '*' is all."),
+    ] = None,
     scale: OneScaleOpt = None,
     variant: OneVariantOpt = None,
     seeds: OneSeedsOpt = None,
@@ -54,6 +59,6 @@ def _cancel(home: Home, works: list[Work]) -> None:
         sys.stdout.write(f"{work.standing}: {work.name}: {work.where}: asked to end\n")
     rest = len(works) - len(active)
     sys.stdout.write(
-        f"asked to end: {len(active)} that run or wait in a queue; {rest} more are not done, and no command that "
-        "runs now will begin them\n"
+        f"asked to end, of what runs or waits in a queue: {len(active)}; not done, and begun by no command that runs "
+        f"now: {rest}\n"
     )

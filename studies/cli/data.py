@@ -231,11 +231,14 @@ def _values_line(meta: Meta, values: Values) -> str:
 
 
 def _as_written(name: str, fingerprint: str) -> str:
-    return f"{{name: stored, dataset: {name}, fingerprint: {fingerprint}}}"
+    from studies.yamlfile import parse_value
+
+    dataset = name if parse_value(name, name) == name else f'"{name}"'
+    return f'{{name: stored, dataset: {dataset}, fingerprint: "{fingerprint}"}}'  # unquoted, 123e45 is a number
 
 
 def _said(name: str, meta: Meta) -> str:
-    from meanflow_core.data.account import counted
+    from meanflow_core.words import counted
 
     samples = counted(meta.n, "image" if meta.levels else "sample")
     classes = counted(len(meta.classes), "class", "classes") if meta.classes else "no classes"

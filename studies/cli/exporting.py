@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meanflow_core.words import counted
 from studies.cli.filters import OneScaleOpt, OneSeedsOpt, OneVariantOpt, WhatArg, chosen
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt
 from studies.errors import StudyError
@@ -51,7 +52,7 @@ def export(
     losses and evaluations over steps. Exporting again brings what is new; one that was interrupted goes on."""
     from results.layout import Home
     from studies.cli.output import print_json
-    from studies.cli.progress import counted
+    from studies.cli.progress import tracked
     from studies.cli.store import opened
     from sweeps.exports.series import series_of
     from sweeps.selection import select, stored_studies
@@ -63,7 +64,7 @@ def export(
     with opened(Home(home)) as engine:
         selected = select(stored_studies(engine), asked)
         total = sum(len(one.arms) for one in selected)
-        runs = counted(series_of(engine, selected), f"exporting to {tracker.value}", total)
+        runs = tracked(series_of(engine, selected), f"exporting to {tracker.value}", total)
         if tracker is Tracker.tensorboard:
             from sweeps.exports import tensorboard
 
@@ -75,7 +76,9 @@ def export(
     if json:
         print_json({"tracker": tracker.value, "to": target, "written": written, "unchanged": same})
         return
-    sys.stdout.write(f"{tracker.value}: wrote {written} runs to {target}; {same} were there as they are\n")
+    sys.stdout.write(
+        f"{tracker.value}: wrote {counted(written, 'run')} to {target}; there already, as they are: {same}\n"
+    )
 
 
 def _to_mlflow(runs: Iterable[Series], uri: str) -> tuple[int, int]:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meanflow_core.words import counted
 from studies.cli.filters import OneScaleOpt, OneSeedsOpt, OneVariantOpt, WhatArg
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, place
 from studies.errors import StudyError
+
+TRAJECTORY = ("trajectory", "trajectories")
 
 if TYPE_CHECKING:
     from results.layout import Home
@@ -129,14 +132,15 @@ def _print(home: Home, found: Findings, done: Deleted | None, listed: bool) -> N
         for item in items:
             out.print(f"{item.kind}: {item.path.relative_to(home.root)}", markup=False, soft_wrap=True)
     if found.busy:
-        out.print(f"{len(found.busy)} trajectories are being worked on and were not looked at")
+        out.print(f"not looked at, since somebody works on them: {counted(len(found.busy), *TRAJECTORY)}")
     if done is None:
         out.print(
             "nothing was touched; the same command with --delete deletes it" if items else "there is nothing to delete"
         )
         return
     if done.left:
-        out.print(f"{len(done.left)} trajectories were left: somebody works on them now, or they have changed")
+        left = counted(len(done.left), *TRAJECTORY)
+        out.print(f"left, since somebody works on them now or they have changed: {left}")
     if done.stopped:
         out.print("stopped: a run was recorded meanwhile, and may want what was to go. Run the same command again")
 
@@ -212,8 +216,8 @@ def bundle(
         return
     for study in manifest.studies:
         suffix = f" as {study.variant}" if study.variant else ""
-        sys.stdout.write(f"{study.study} at {study.scale}{suffix}: {study.runs} runs\n")
-    size = f"{len(manifest.files)} files, {volume(record['bytes'])}"
+        sys.stdout.write(f"{study.study} at {study.scale}{suffix}: {counted(study.runs, 'run')}\n")
+    size = f"{counted(len(manifest.files), 'file')}, {volume(record['bytes'])}"
     sys.stdout.write(f"wrote {out}: {size}\nelsewhere: study db import {out.name} --home FOLDER\n")
 
 
@@ -253,14 +257,15 @@ def import_bundle(
         print_json({"file": str(file), "studies": [one.model_dump() for one in manifest.studies], **asdict(done)})
     else:
         sys.stdout.write(
-            f"took {done.runs} runs, {done.trajectories} trajectories, {done.attempts} attempts, {done.snapshots} "
-            f"snapshots and {done.verdicts} verdicts; {done.there} things were there already\n"
+            f"took {counted(done.runs, 'run')}, {counted(done.trajectories, *TRAJECTORY)}, "
+            f"{counted(done.attempts, 'attempt')}, {counted(done.snapshots, 'snapshot')} and "
+            f"{counted(done.verdicts, 'verdict')}; there already: {done.there}\n"
         )
         for trajectory, theirs, ours in done.renumbered:
             sys.stdout.write(f"trajectory {trajectory[:8]}: attempt {theirs} of the bundle is {ours} here\n")
         if done.busy:
             sys.stdout.write(
-                f"{len(done.busy)} trajectories are being worked on here and were left out: import again\n"
+                f"left out, since somebody works on them here: {counted(len(done.busy), *TRAJECTORY)}; import again\n"
             )
     if done.busy:
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meanflow_core.words import listed
+from meanflow_core.words import counted, listed
 from studies.cli.filters import KindOpt, OneScaleOpt, OneSeedsOpt, OneVariantOpt, StatusOpt, WhatArg, chosen
 from studies.cli.options import DEFAULT_HOME, HomeOpt
 from studies.errors import StudyError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sweeps.tries import Try
 
 POLL_S = 0.5
+SHOWN_RECORDED = 3
 
 
 def logs(
@@ -39,7 +41,8 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", min=0, metavar="N", help="The last N lines; 0: all.")] = 50,
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
-    """Print the log of the latest attempt at an arm: the one that runs, else the one that wrote last.
+    """Print the log of the latest attempt at an arm (the one that runs, else the one that wrote last), and the newest
+    of the losses or values that it has recorded.
 
     An arm needs all of the trajectories that lead to it, so attempts at what it shares with others count too. With
     --status it is how the attempt itself stands that counts.
@@ -66,10 +69,12 @@ def logs(
     offset = 0
     for one in matching if all_ else matching[-1:]:
         offset = _print(one, lines)
+        if not follow:
+            _print_recorded(one.log.with_name("metrics.jsonl"))
     if follow:
         _follow(matching[-1], offset, lambda: held(matching[-1].attempt) is not None)
     elif not all_ and len(matching) > 1:
-        _say(f"({len(matching) - 1} more attempts match; --all shows all)")
+        _say(f"(matching too: {counted(len(matching) - 1, 'earlier attempt')}; --all shows all)")
 
 
 def _nothing(found: list[Try], attempt: int | None) -> str:
@@ -101,10 +106,29 @@ def _print(one: Try, lines: int) -> int:
             kept.append(line)
             count, offset = count + 1, offset + len(line)
     if count > len(kept):
-        _say(f"({count - len(kept)} earlier lines; --lines 0 shows all)")
+        _say(f"({counted(count - len(kept), 'earlier line')}; --lines 0 shows all)")
     text = b"".join(kept).decode(errors="replace")
-    _say(text.removesuffix("\n") if text else "(its log is empty)")
+    _say(text.removesuffix("\n") if text else "(it printed nothing)")
     return offset
+
+
+def _print_recorded(path: Path) -> None:
+    """The newest of what an attempt has recorded, and where all of it is."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line] if path.is_file() else []
+    if lines:
+        _say(f"== recorded in {path}: {counted(len(lines), 'line')}, the last:")
+        _say("\n".join(_recorded(line) for line in lines[-SHOWN_RECORDED:]))
+
+
+def _recorded(line: str) -> str:
+    """``step 60: loss 0.9999, u_mse 98.38``; ``step 60: frechet_pixel at 1 NFE: 0.4561``; what is neither, as it is."""
+    try:
+        found = json.loads(line)
+        if found["type"] == "evaluation":
+            return f"step {found['step']}: {found['metric']} at {found['nfe']} NFE: {found['value']:.4g}"
+        return f"step {found['step']}: " + ", ".join(f"{name} {value:.4g}" for name, value in found["values"].items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return line
 
 
 def _follow(one: Try, offset: int, lives: Callable[[], bool]) -> None:

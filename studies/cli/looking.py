@@ -144,8 +144,13 @@ def compare(
         str | None, typer.Option("--metric", metavar="LABEL", help="Drawn. Default: the primary metric.")
     ] = None,
     nfe: Annotated[int | None, typer.Option("--nfe", min=1, help="Of the metric drawn.")] = None,
-    scale: OneScaleOpt = None,
-    variant: OneVariantOpt = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", metavar="PATTERN", help="Of the arms, where they were run at several.")
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option("--as", metavar="PATTERN", help="The variant, where there are several; '-': without one."),
+    ] = None,
     b_scale: Annotated[
         str | None, typer.Option("--b-scale", metavar="PATTERN", help="Of B, where it is another.")
     ] = None,

@@ -53,6 +53,8 @@ class Overview:
                     number = work.attempt.attempt if work.attempt else None
                     line = found.setdefault((work.place, number), _line(self.home, work))
                     line["arms"] += [name for name in _names(part.arms, work) if name not in line["arms"]]
+                    variant = part.selected.stored.run.variant
+                    line["variants"] += [variant] if variant and variant not in line["variants"] else []
         return list(found.values())
 
 
@@ -120,6 +122,7 @@ def _line(home: Home, work: Work) -> dict[str, Any]:
         "reached": at,
         "log": None,
         "arms": [],
+        "variants": [],
     }
     if attempt:
         record["log"] = str(home.trajectory(work.trajectory).attempt(attempt.attempt) / "log.txt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from meanflow_core.words import counted
 from studies.cli.output import hours
 from studies.cli.overview import SHOWN, Overview, Part
 from sweeps.selection import STANDINGS, Standing
@@ -20,14 +21,16 @@ SHOWN_ARMS = 3
 
 
 def table(parts: Sequence[Part], head: str) -> Table:
-    """One row a part."""
+    """One row a part; arms of several studies or variants by these, too."""
     from rich.table import Table
 
+    several = len({part.selected.stored.name for part in parts}) > 1
     made = Table(head, "seeds", "arms", "segments", "measured", "now", "left", "ETA")
     for part in parts:
         s = part.summary
+        of = part.selected.stored.name
         made.add_row(
-            part.name,
+            f"{of}: {part.name}" if several and part.name != of else part.name,
             str(len({arm.seed for arm in part.arms})),
             f"{s.arms_done} of {s.arms}",
             _share(s.segments),
@@ -59,8 +62,8 @@ def _now(work: Sequence[Work]) -> str:
 def _left(s: Summary) -> str:
     if not s.left.epochs and not s.left.evaluations:
         return "nothing"
-    said = [f"{s.left.epochs:,.4g} epochs"] if s.left.epochs else []
-    said += [f"{s.left.evaluations:,} evaluations"] if s.left.evaluations else []
+    said = [counted(s.left.epochs, "epoch")] if s.left.epochs else []
+    said += [counted(s.left.evaluations, "evaluation")] if s.left.evaluations else []
     return ", ".join([*said, hours(s.hours_left) if s.hours_left is not None else "time unknown"])
 
 
@@ -89,7 +92,8 @@ def _in_words(line: dict[str, Any], standing: Standing) -> str:
     if line["holder"]:
         what += f", {'held by' if standing == 'running' else 'as'} {line['holder']}"
     names, more = line["arms"][:SHOWN_ARMS], len(line["arms"]) - SHOWN_ARMS
-    return f"{what}  [{', '.join(names)}{f' and {more} more' if more > 0 else ''}; seed {line['seed']}]"
+    of = f"; as {', '.join(line['variants'])}" if line["variants"] else ""
+    return f"{what}  [{', '.join(names)}{f' and {more} more' if more > 0 else ''}; seed {line['seed']}{of}]"
 
 
 def bases(found: Overview) -> Iterator[str]:

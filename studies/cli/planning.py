@@ -68,6 +68,8 @@ def plan(
     out.print(said, markup=False, soft_wrap=True)
     out.print(_tree(session))
     _summary(session, jobs_left=len(jobs), cost=cost, remaining=remaining)
+    for note in session.notes():
+        out.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
 def _tree(session: Session) -> RichTree:
@@ -110,11 +112,11 @@ def _summary(session: Session, jobs_left: int, cost: Cost, remaining: Cost) -> N
 
     epochs, n = session.epochs(), len(session.seeds)
     out = console()
-    out.print(
-        f"epochs a seed: {epochs.planned:g} of {epochs.naive:g} suffice, since prefixes are shared; "
-        + (f"training that is only probed adds {epochs.probe:g}, " if epochs.probe else "")
-        + f"our control arms add {epochs.control:g}. Seeds: {n}."
-    )
+    shared = f"{epochs.planned:g} of {epochs.naive:g} suffice, since prefixes are shared"
+    parts = [shared if epochs.planned < epochs.naive else f"{epochs.planned:g}; no two arms share a prefix"]
+    parts += [f"training that is only probed adds {epochs.probe:g}"] if epochs.probe else []
+    parts += [f"our control arms add {epochs.control:g}"] if epochs.control else []
+    out.print(f"epochs a seed: {'; '.join(parts)}. Seeds: {n}.")
     table = Table("", "everything", "still to do")
     rows = (
         ("epochs", f"{cost.epochs:,.0f}", f"{remaining.epochs:,.0f}"),

@@ -156,7 +156,7 @@ class LiveProgress(PlainProgress):
 T = TypeVar("T")
 
 
-def counted(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+def tracked(items: Iterable[T], what: str, total: int) -> Iterable[T]:
     """The items, with a bar on the standard error while they are taken, if that is a terminal; else with nothing."""
     if not sys.stderr.isatty():
         return items

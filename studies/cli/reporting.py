@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from meanflow_core.words import counted
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, OutOpt, StoredVariantOpt, StudyArg, place
 from studies.errors import StudyError
 
@@ -85,7 +86,15 @@ def _print_report(name: str, made: Report, json: bool) -> None:
     if json:
         about = {"study": name, "scale": made.run.scale, "run": made.run.run}
         tables = {"table": made.table.records} if made.table else {}
-        print_json({**about, "files": [str(path) for path in made.files], "missing": made.missing, **tables})
+        print_json(
+            {
+                **about,
+                "files": [str(path) for path in made.files],
+                "missing": made.missing,
+                "notes": made.notes,
+                **tables,
+            }
+        )
         return
     sys.stdout.write(f"{name}: {made.chosen}\n")
     if made.table:
@@ -96,8 +105,8 @@ def _print_report(name: str, made: Report, json: bool) -> None:
         from reports.rankingtext import plain
 
         console().print(plain(made.ranking.rankings), markup=False, highlight=False, soft_wrap=True)
-    lines = [f"missing: {phrase}" for phrase in made.missing] + [f"wrote {path}" for path in made.files]
-    sys.stdout.write("\n".join(lines) + "\n")
+    lines = [*(f"note: {phrase}" for phrase in made.notes), *(f"missing: {phrase}" for phrase in made.missing)]
+    sys.stdout.write("\n".join([*lines, *(f"wrote {path}" for path in made.files)]) + "\n")
 
 
 def _report_everything(home: Path, scale: str | None, out: Path, json: bool) -> None:
@@ -114,7 +123,7 @@ def _report_everything(home: Path, scale: str | None, out: Path, json: bool) -> 
         print_json({"index": str(made.index), "files": [str(path) for path in made.files], "missing": made.missing})
         return
     lines = [f"missing: {phrase}" for phrase in made.missing]
-    lines.append(f"wrote {len(made.files)} files; they begin with {made.index}")
+    lines.append(f"wrote {counted(len(made.files), 'file')}; {made.index} lists them")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -229,4 +238,4 @@ def results(
         raise StudyError("parquet is written to a file: add --out results.parquet")
     write_table(frame, fmt.value, out)
     if out is not None:
-        sys.stderr.write(f"wrote {len(frame)} rows to {out}\n")
+        sys.stderr.write(f"wrote {counted(len(frame), 'row')} to {out}\n")

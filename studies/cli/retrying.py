@@ -21,7 +21,7 @@ from studies.cli.options import (
     WorkersOpt,
 )
 from studies.cli.output import say
-from studies.cli.running import complain, run_jobs
+from studies.cli.running import complain, in_queue, run_jobs
 
 if TYPE_CHECKING:
     from results.layout import Home
@@ -71,7 +71,7 @@ def retry(
     complain(outcome)
     ingest_new(place)
     if outcome.left:
-        say(f"{len(outcome.left)} jobs are in SLURM's queue; `study watch` shows them")
+        say(f"{in_queue(len(outcome.left))}; `study watch` shows them")
     sys.exit(130 if outcome.interrupted else 0 if outcome.complete or outcome.left else 1)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meanflow_core.words import counted
 from studies.cli.backends import BackendChoice, Start, open_backend, print_scripts
 from studies.cli.options import (
     DEFAULT_HOME,
@@ -35,11 +37,16 @@ from studies.errors import StudyError
 if TYPE_CHECKING:
     from results.layout import Home
     from studies.schema import ResolvedStudy
-    from sweeps.backend import Outcome
+    from sweeps.backend import Failure, Outcome
     from sweeps.jobs import Job
     from sweeps.session import Session
 
 SHOWN_BLOCKED = 8
+
+VerifiedOverrideOpt = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change a setting, e.g. -o device=cpu."),
+]
 
 
 def run(
@@ -129,9 +136,13 @@ def _todo(session: Session, jobs: list[Job]) -> str:
     evaluations = sum(len(job.evaluations) for job in jobs)
     there_s, there_e = session.tree.segments(), session.tree.evaluations()
     if not jobs:
-        return f"everything is there already: {there_s} segments and {there_e} evaluations; nothing to compute"
-    have = f"; already there: {max(0, there_s - segments)} segments, {there_e - evaluations} evaluations"
-    return f"to do: {segments} segments and {evaluations} evaluations{have}"
+        return f"everything is there already: {_work(there_s, there_e)}; nothing to compute"
+    have = _work(max(0, there_s - segments), there_e - evaluations)
+    return f"to do: {_work(segments, evaluations)}; already there: {have}"
+
+
+def _work(segments: int, evaluations: int) -> str:
+    return f"{counted(segments, 'segment')} and {counted(evaluations, 'evaluation')}"
 
 
 def run_jobs(start: Start, jobs: list[Job], choice: BackendChoice) -> Outcome:
@@ -156,22 +167,28 @@ def complain(outcome: Outcome) -> None:
         if failure.log:
             say(f"  log: {failure.log}")
     if outcome.blocked:
-        say(f"\n{len(outcome.blocked)} jobs are blocked: what they start from or measure failed or is missing")
+        jobs = counted(len(outcome.blocked), "job")
+        say(f"\nblocked, since what they start from or measure failed or is missing: {jobs}")
         say("\n".join(f"  - {job.name}" for job in outcome.blocked[:SHOWN_BLOCKED]))
         if len(outcome.blocked) > SHOWN_BLOCKED:
             say(f"  ... and {len(outcome.blocked) - SHOWN_BLOCKED} more")
 
 
+def in_queue(jobs: int) -> str:
+    """How many jobs a cluster goes on with."""
+    return f"{counted(jobs, 'job')} {'is' if jobs == 1 else 'are'} in SLURM's queue"
+
+
 def conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], variant: str | None) -> int:
     """Say how it ended and what comes next. Returns: the exit status."""
     if outcome.left:
-        say(f"{len(outcome.left)} jobs are in SLURM's queue. Run the same command again to follow them")
+        say(f"{in_queue(len(outcome.left))}. Run the same command again to follow")
         return 130 if outcome.interrupted else 0
     if outcome.interrupted:
         say("stopped; what was trained is saved. Run the same command again to continue")
         return 130
     if not outcome.complete:
-        say("run the same command again to retry; nothing that is done will be computed again")
+        say(f"{next_step(outcome.failures)}; nothing that is done will be computed again")
         return 1
     suffix = f" --as {variant}" if variant else ""
     for name, study in zip(studies, chosen, strict=True):
@@ -180,10 +197,27 @@ def conclude(outcome: Outcome, studies: list[str], chosen: list[ResolvedStudy], 
     return 0
 
 
+def next_step(failures: Sequence[Failure]) -> str:
+    """What to do about failures: some end the same until what they name is changed."""
+    from sweeps.causes import VAIN, cause_of_reason
+
+    vain = sum(cause_of_reason(failure.reason) in VAIN for failure in failures)
+    if not vain:
+        return "run the same command again to retry"
+    which = (
+        "this failure"
+        if len(failures) == 1
+        else "these failures"
+        if vain == len(failures)
+        else f"{vain} of these failures"
+    )
+    return f"run the same command again when what it names is mended: until then {which} will repeat"
+
+
 def verify(
     study: StudyArg,
     scale: ScaleOpt = None,
-    override: OverrideOpt = None,
+    override: VerifiedOverrideOpt = None,
     first: Annotated[int, typer.Option("--first", min=1, help="n: steps before the restore.")] = 25,
     second: Annotated[int, typer.Option("--second", min=1, help="m: steps after it.")] = 25,
     stored: Annotated[
@@ -211,7 +245,9 @@ def verify(
     except ProgramError as error:
         raise StudyError(str(error)) from None
     if len(segments) < stored:
-        raise StudyError(f"{home} holds {len(segments)} finished segments of {study} at scale {chosen[0].scale}")
+        raise StudyError(
+            f"{home} holds {counted(len(segments), 'finished segment')} of {study} at scale {chosen[0].scale}"
+        )
     if json:
         record = {"study": chosen[0].study, "scale": chosen[0].scale, "first": first, "second": second}
         print_json({**record, "dynamics": dynamics, "stored": segments})

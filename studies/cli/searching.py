@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meanflow_core.words import counted
 from studies.cli.output import say
 from studies.errors import StudyError
 
@@ -65,7 +66,7 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
     """
     from results.layout import Home
     from studies.cli.rounds import Rounds, prove
-    from studies.cli.running import conclude, execute, ready, record
+    from studies.cli.running import conclude, execute, next_step, ready, record
     from studies.cli.store import ingest_new
     from sweeps.search import Search
     from sweeps.session import open_session
@@ -78,8 +79,8 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
     search = Search(first.sweep.model_copy(update={"strategy": asked.kind}), rungs)
     say(said.splitlines()[0])
     say(
-        f"search by {asked.kind} in panel {asked.panel}: up to {asked.samples} points, compared by {first.primary} at "
-        f"epochs {', '.join(map(str, rungs))}"
+        f"search by {asked.kind} in panel {asked.panel}: up to {counted(asked.samples, 'point')}, compared by "
+        f"{first.primary} at epoch{'s' if len(rungs) > 1 else ''} {', '.join(map(str, rungs))}"
     )
     place = Home(home)
     try:
@@ -97,7 +98,7 @@ def search_and_finish(asked: Asked, choice: BackendChoice, home: Path) -> tuple[
     say("the search is over; what stands beside its points:")
     status = execute([study], said, [asked.study], asked.variant, choice, home)
     if failed := sum(one.state == "failed" for one in search.drawn()):
-        say(f"{failed} of the points failed and are not ranked; run the same command again to retry")
+        say(f"failed, and not ranked: {counted(failed, 'point')}; {next_step(outcome.failures)}")
     return status or int(failed > 0), study
 
 

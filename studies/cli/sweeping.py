@@ -129,7 +129,7 @@ def same_points(study: ResolvedStudy) -> Iterator[str]:
     points = {(panel, pattern.format(**a)) for panel in study.panels for pattern, a in _points(study, panel)}
     alike: dict[tuple[Any, ...], list[str]] = {}
     for arm in arms:
-        if (arm.panel, arm.name) in points:
+        if arm.stages and (arm.panel, arm.name) in points:  # without any, a search has failed to train it
             steps = tuple((stage.trajectory.key, stage.stop_step) for stage in arm.stages)
             alike.setdefault((arm.panel, *steps), []).append(arm.name)
     for (panel, *_), names in alike.items():

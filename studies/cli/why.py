@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meanflow_core.words import did_you_mean
+from meanflow_core.words import counted, did_you_mean
 from studies.cli.filters import FILE
 from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, OverrideOpt, ScaleOpt, SeedsOpt, VariantOpt
 from studies.errors import StudyError
@@ -177,7 +177,11 @@ def _of_seed(one: ArmWhy, session: Session) -> Iterator[str]:
         yield from _of_evaluations(evaluations)
     left = sum(_epochs(t, session) for t in one.trajectories)
     points = sum(len(e.steps) for e in one.evaluations)
-    yield "would not be run again" if one.complete else f"would be run: {left:g} epochs, {points} evaluations"
+    yield (
+        "would not be run again"
+        if one.complete
+        else f"would be run: {counted(left, 'epoch')}, {counted(points, 'evaluation')}"
+    )
 
 
 def _of_trajectory(one: TrajectoryWhy) -> Iterator[str]:

@@ -19,6 +19,8 @@ def test_nothing_named_is_nothing_cancelled(copy: Path, tmp_path: Path) -> None:
     assert (refused.returncode, "'*' for everything" in refused.stderr) == (2, True)
     unknown = study("cancel", "nosuch", home=copy)
     assert (unknown.returncode, "nosuch" in unknown.stderr) == (2, True)
-    assert "asked to end: 0 that run or wait in a queue; 0 more" in succeeds("cancel", "tiny", home=copy)
+    assert "of what runs or waits in a queue: 0; not done, and begun by no command that runs now: 0" in succeeds(
+        "cancel", "tiny", home=copy
+    )
     empty = study("cancel", "tiny", home=tmp_path / "none")
     assert empty.returncode == 2

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.cli.progress import counted
+from studies.cli.progress import tracked
 from studies.errors import StudyError
 from sweeps.exports import mlflow, server
 from tests.homes import TINY, environment, study, succeeds
@@ -62,7 +62,7 @@ def events(folder: Path) -> dict[str, dict[int, float]]:
 
 def test_tensorboard(copy: Path, tmp_path: Path) -> None:
     to, run = tmp_path / "tb", tmp_path / "tb" / "tiny_at_cpu" / "left" / "v2" / "seed0"
-    assert "wrote 1 runs" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy)
+    assert "wrote 1 run to" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy)
     found, wanted = events(run), expected(copy)
     assert set(wanted["frechet_pixel/1nfe"]) == set(POINTS)
     for name, values in wanted.items():
@@ -229,5 +229,5 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) 
         err = io.StringIO()
         monkeypatch.setattr(err, "isatty", lambda terminal=terminal: terminal)
         monkeypatch.setattr(sys, "stderr", err)
-        assert list(counted(iter("abc"), "exporting", 3)) == list("abc")
+        assert list(tracked(iter("abc"), "exporting", 3)) == list("abc")
         assert ("exporting" in err.getvalue()) == terminal

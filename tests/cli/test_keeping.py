@@ -97,7 +97,7 @@ def test_a_bundle_taken_elsewhere_gives_the_same(copy: Path, tmp_path: Path, pri
 def test_without_weights_a_new_metric_trains_anew(copy: Path, tmp_path: Path, missing: Any) -> None:
     bundle, home = tmp_path / "b.tar.gz", tmp_path / "elsewhere"
     assert "study db import b.tar.gz" in succeeds("bundle", bundle, "tiny", "--scale", "cpu", home=copy)
-    assert "took 1 runs, 5 trajectories" in succeeds("db", "import", bundle, home=home)
+    assert "took 1 run, 5 trajectories" in succeeds("db", "import", bundle, home=home)
     assert tensors(home) == {}
     assert missing(home) == (0, 0)
     assert missing(home, seeds="0,1") == (8, 18), "all of the new seed, nothing of the old"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -186,12 +187,17 @@ def test_logs_show_the_newest_attempt(copy: Path) -> None:
     head, path, *rest = out.splitlines()
     assert head.startswith("== train ") and "20→40 (seed 0)" in head and head.endswith("attempt 2: done")
     assert path == f"== {attempt / 'log.txt'}"
-    assert rest == ["one", "two \N{REPLACEMENT CHARACTER}", "three", "(5 more attempts match; --all shows all)"]
+    assert rest[:3] == ["one", "two \N{REPLACEMENT CHARACTER}", "three"]
+    assert rest[3] == f"== recorded in {attempt / 'metrics.jsonl'}: 4 lines, the last:"
+    assert re.fullmatch(r"step 40: loss [0-9.e+-]+, v_mse [0-9.e+-]+", rest[-2]), "losses, where they are, and the last"
+    assert rest[-1] == "(matching too: 5 earlier attempts; --all shows all)" and len(rest) == 3 + 1 + 3 + 1
     last = succeeds("logs", "tiny/left/v4", "--lines", "1", home=copy).splitlines()
     assert last[2:4] == ["(2 earlier lines; --lines 0 shows all)", "three"]
     every = succeeds("logs", "tiny/left/v4", "--all", home=copy)
     assert every.count(", attempt ") == 6 and every.rindex("three") > every.rindex("== evaluate")
-    assert succeeds("logs", "tiny/left/v4", "--kind", "evaluate", "--all", home=copy).count("== evaluate") == 3
+    measured = succeeds("logs", "tiny/left/v4", "--kind", "evaluate", "--all", home=copy)
+    assert measured.count("== evaluate") == 3 and measured.count("(it printed nothing)") == 3
+    assert "step 80: frechet_pixel at 1 NFE: " in measured
     assert "three" not in succeeds("logs", "tiny/left/v0", home=copy), "it does not need that trajectory"
     assert "== done" in succeeds("logs", "tiny/left/v4", "--follow", home=copy)
     refused("logs", "--attempt", "99", home=copy, says=("no attempt 99", "there is: 1, 2"))
@@ -272,7 +278,7 @@ def test_why_and_logs_say_how_the_last_attempt_ended(copy: Path) -> None:
     assert root["left"] == [{"start_step": 20, "stop_step": 40, "why": "never trained past step 27"}]
     head, _, *text = succeeds("logs", "--status", "failed", home=copy).splitlines()
     assert head.endswith("attempt 2: failed (user error): Diverged: at step 27")
-    assert text == ["Diverged: at step 27"]
+    assert text[0] == "Diverged: at step 27"
 
 
 def test_why_of_what_was_never_run_or_is_not_declared(tiny: Path, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from studies.cli.running import next_step
 from tests.homes import TINY, attempts, dump, study, succeeds, tensors
 
 
@@ -50,7 +52,7 @@ def test_the_next_step_that_is_named_works(copy: Path, tmp_path: Path) -> None:
 def test_more_seeds_compute_only_those(copy: Path) -> None:
     before = attempts(copy)
     out = succeeds("run", TINY, "--seeds", "0-1", home=copy)
-    assert "to do: 8 segments and 18 evaluations; already there: 8 segments, 18 evaluations" in out
+    assert "to do: 8 segments and 18 evaluations; already there: 8 segments and 18 evaluations" in out
     new = attempts(copy) - before
     assert {json.loads((folder / "segment.json").read_text())["seed"] for folder in new} == {1}
     status = json.loads(succeeds("status", "--json", home=copy))
@@ -124,7 +126,7 @@ def test_a_variant_never_mixes_and_a_failing_segment_stops_only_what_needs_it(co
     log = Path(done.stdout.split("\n  log: ")[1].splitlines()[0])
     assert "Diverged" in log.read_text()
     assert "blocked" in done.stdout
-    assert "run the same command again to retry" in done.stdout
+    assert "until then this failure will repeat" in done.stdout
     assert succeeds("results", "--study", TINY, home=copy) == plain
     assert dump(copy) != own
     wild = succeeds("results", "--study", TINY, "--as", "wild", home=copy)
@@ -136,6 +138,16 @@ def test_a_variant_never_mixes_and_a_failing_segment_stops_only_what_needs_it(co
     }
     assert [("Diverged" in failure["reason"], failure["kind"]) for failure in status["failed"]] == [(True, "train")]
     assert "failed: train" in succeeds("status", home=copy)
+
+
+def test_what_would_fail_again_is_not_to_be_retried_as_it_is() -> None:
+    def said(*reasons: str) -> str:
+        return next_step([SimpleNamespace(reason=reason) for reason in reasons])  # type: ignore[misc]
+
+    assert said("RuntimeError: odd", "lost 3 times") == "run the same command again to retry"
+    assert "until then this failure will repeat" in said("Diverged: at step 3")
+    assert "until then these failures will repeat" in said("Diverged: at step 3", "DataError: gone")
+    assert "until then 1 of these failures will repeat" in said("Diverged: at step 3", "OSError: x")
 
 
 def test_online_weights_can_be_measured_at_every_point(tmp_path: Path) -> None:

@@ -212,6 +212,15 @@ def test_points_that_are_one_training_are_named() -> None:
     assert len(resolved.arms_of("wide")) == 7 and said.count("note:") == 6
 
 
+def test_points_that_failed_are_not_one_training() -> None:
+    failed = (
+        "[{point: {lr: 1.0e+30}, state: failed, until_epoch: 0}, {point: {lr: 2.0e+30}, state: failed, until_epoch: 0}]"
+    )
+    overrides = ("strategy=asha", "points=2", f"drawn={failed}", "space={lr: [1.0e+30, 2.0e+30]}")
+    _, said = choose_sweep(str(SWEEP), None, None, overrides, "x", "wide")
+    assert "one and the same training" not in said
+
+
 def test_overrides_of_the_sweep_need_no_prefix() -> None:
     assert set(Sweep.model_fields) - set(ResolvedStudy.model_fields) == OWN_KEYS
     assert in_sweep("space.k=[1]") == "sweep.space.k=[1]" and in_sweep(" points=3") == "sweep.points=3"

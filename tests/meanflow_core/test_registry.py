@@ -165,6 +165,8 @@ def test_unknown_name_of_an_empty_kind() -> None:
         ("network", {"name": "mlp", "width": 0}, ["mlp", "width", "greater than 0"]),
         ("network", {"name": "mlp", "width": 1.5}, ["mlp", "width", "integer"]),
         ("network", {"name": "mlp", "width": None}, ["mlp", "width"]),
+        ("data", {"name": "stored", "dataset": "x", "fingerprint": 1.23e45}, ["fingerprint", "in quotes"]),
+        ("data", {"name": "latents", "fingerprint": 12345}, ["fingerprint", "the number 12345"]),
         ("network", {"name": "mlp", 7: 1}, ["mlp", "7"]),
         ("network", {"name": "dit"}, ["dit", "depth", "required"]),
         ("network", {"name": "dit", "size": "B/3"}, ["dit", "B/3", "B/4", "XL/2"]),

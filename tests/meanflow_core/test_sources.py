@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from meanflow_core.arrays import Array
-from meanflow_core.data.account import Account, counted, shown
+from meanflow_core.data.account import Account, shown
 from meanflow_core.data.layout import LayoutError
 from meanflow_core.data.sources import read_source
+from meanflow_core.words import counted
 
 RNG = np.random.default_rng(20261130)
 GREY, COLOUR = RNG.integers(0, 256, (8, 8), np.uint8), RNG.integers(0, 256, (8, 8, 3), np.uint8)

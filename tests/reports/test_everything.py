@@ -207,7 +207,7 @@ def test_from_the_command_line(
     out = tmp_path / "out"
     said = succeeds("report", "--all", "--out", out, home=home.root)
     assert "missing: Figure 2 of the paper: run `study run obs_v_then_u`" in said
-    assert said.endswith(f"wrote 6 files; they begin with {out / 'index.md'}\n")
+    assert said.endswith(f"wrote 6 files; {out / 'index.md'} lists them\n")
     report_all = ["report", "--all", "--home", home.root]
     status, printed, _ = here(monkeypatch, capsys, *report_all, "--out", out, "--json")
     record = json.loads(printed)

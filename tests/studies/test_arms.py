@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meanflow_core.config import Checkpoint
-from studies.arms import expand, expand_seed, measured_epochs
+from studies.arms import ema_note, expand, expand_seed, initial_share, measured_epochs
 from studies.errors import StudyError
 from studies.loader import load_source, resolve
 from studies.schema import ResolvedStudy
@@ -128,3 +128,19 @@ def test_other_seeds_are_expanded_as_the_first_is(name: str) -> None:
     """They are made from the arms of the first; each is what it would be alone, horizons and parents included."""
     resolved = resolve(load_source(name), "smoke", (), [3, 0, 7])
     assert expand(resolved, "v") == [arm for seed in (3, 0, 7) for arm in expand_seed(resolved, seed, "v")]
+
+
+def test_the_share_of_the_initial_weights_in_what_is_measured() -> None:
+    arms = {arm.name: arm for arm in expand_seed(study(), 0) if arm.panel == "top"}
+    assert initial_share(arms["v20"]) == pytest.approx(0.995 ** (80 * 40))
+    assert ema_note(list(arms.values())) is None
+    slow = {arm.name: arm for arm in expand_seed(study("dynamics.ema_decay=0.9999"), 0) if arm.panel == "top"}
+    assert initial_share(slow["v0"]) == pytest.approx(0.9999 ** (60 * 40))
+    note = ema_note(list(slow.values()))
+    assert note is not None and note.startswith("the EMA weights measured at the end of 5 arms")
+    assert "(78.7 % in top/v0)" in note
+    anew = expand_seed(study("dynamics.ema_decay=0.9999", "stages.1.reset=[ema]"), 0)
+    assert initial_share(next(a for a in anew if a.name == "v20")) == pytest.approx(0.9999 ** (60 * 40))
+    online = expand_seed(study("dynamics.ema_decay=0.9999", "claims=[]", "measure=[{metric: v_error, weights: online}]",
+                               "primary=v_error", "truth=null", scale="truth"), 0)  # fmt: skip
+    assert {initial_share(arm) for arm in online} == {0.0}
