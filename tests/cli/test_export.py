@@ -70,7 +70,7 @@ def test_tensorboard(copy: Path, tmp_path: Path) -> None:
     assert "wrote 0 runs" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy), "nothing is new"
     assert "wrote 6 runs" in succeeds("export", "tensorboard", "--to", to, home=copy), "of seven arms one was there"
     (run / "meanflow-study.txt").write_text("")  # as one that was interrupted leaves it
-    assert "wrote 1 runs" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy), "and goes on"
+    assert "wrote 1 run to" in succeeds("export", "tensorboard", ARM, "--to", to, home=copy), "and goes on"
     (run / "meanflow-study.txt").unlink()
     refused = study("export", "tensorboard", ARM, "--to", to, home=copy)
     assert (refused.returncode, "not of `study export`" in refused.stderr) == (2, True)
