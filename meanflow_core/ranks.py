@@ -221,9 +221,10 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         yield ranks
     except BaseException as error:
-        traceback.print_exc()
+        consequence = isinstance(error, RanksBroken)
+        sys.stderr.write(f"{error}\n" if consequence else traceback.format_exc())
         sys.stderr.flush()
-        watch.fail(f"{type(error).__name__}: {error}", isinstance(error, RanksBroken))
+        watch.fail(f"{type(error).__name__}: {error}", consequence)
     if watch.failed:
         end()
     watch.part()

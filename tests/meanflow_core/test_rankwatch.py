@@ -115,6 +115,8 @@ def test_a_rank_that_fails_ends_all_with_its_reason(how: str, tmp_path: Path) ->
     assert time.monotonic() - began < FOREVER_S / 4, "nobody waited for what cannot come"
     statuses, reason = ENDS[how]
     assert [status for status, _ in ended] == statuses, ended
+    if how == "a full disk on the first":
+        assert "rank 1 ends, since rank 0 failed: the disk is full" in ended[1][1] and "Traceback" not in ended[1][1]
     records = [json.loads(path.read_text()) for path in home.trajectories.glob("*/attempts/*/DONE.json")]
     if reason is None:
         assert records == []
