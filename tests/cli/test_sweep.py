@@ -72,7 +72,7 @@ def test_report_shows_the_ranking_too(home: Path, tmp_path: Path) -> None:
 def test_a_replaced_space_reuses_points_and_leaves_out_what_it_lacks(home: Path, tmp_path: Path) -> None:
     out = succeeds("sweep", SWEEP, *QUICK, "-o", "space.lr=[0.002, 0.016]", "--as", "two", "--out", tmp_path, home=home)
     assert "left out, since there is no arm of panel 'wide' 'tuned_lr0.008': claim fast_over_slow\n" in out
-    assert "to do: 2 segments and 4 evaluations; already there: 4 segments, 8 evaluations" in out
+    assert "to do: 2 segments and 4 evaluations; already there: 4 segments and 8 evaluations" in out
     rows = ranking(tmp_path, "tiny_sweep_cpu_two")
     assert {row["lr"] for row in rows if row["rank"]} == {"0.002", "0.016"}
     claims = json.loads(succeeds("claims", SWEEP, "--as", "two", "--json", home=home))
@@ -129,7 +129,7 @@ def test_all_commands_resolve_an_overridden_sweep_alike() -> None:
         ("base.method=foo", "sweep.base.method", "settings.method does not say what 'foo' stands for"),
         ("base.method=[a]", "sweep.base.method", 'takes a finite number or a text, not ["a"]'),
         ("constants.dtd_patience=0", "constants.dtd_patience", "patience: Input should be greater than 0"),
-        ("sweep=3", "sweep", "valid dictionary"),
+        ("sweep=3", "sweep", "mapping of keys"),
     ],
 )
 def test_a_wrong_value_is_blamed_on_who_gave_it_in_one_line(override: str, where: str, says: str) -> None:
@@ -182,8 +182,8 @@ def _drawn(seed: int) -> list[float]:
             (SWEEP, "-o", "space.rl=[1]", "--as", "x"),
             ("-o sweep.space.rl", "nothing depends on it", "$rl", "have: lr, width"),
         ),
-        ((SWEEP, "-o", "space=3", "--as", "x"), ("-o sweep.space", "dictionary")),
-        ((SWEEP, "-o", "panels=3", "-o", "space.lr=[0.1]", "--as", "x"), ("-o panels", "dictionary")),
+        ((SWEEP, "-o", "space=3", "--as", "x"), ("-o sweep.space", "mapping")),
+        ((SWEEP, "-o", "panels=3", "-o", "space.lr=[0.1]", "--as", "x"), ("-o panels", "mapping")),
         ((SWEEP, "-o", "strategy=random", "--as", "x"), ("needs 'points'",)),
         ((SWEEP, "-o", "points=3", "--as", "x"), ("'points' goes with 'strategy: random'",)),
         ((SWEEP, "-o", "sweep.arm_name='{q}'", "--as", "x"), ("arm_name '{q}'", "attributes: ")),

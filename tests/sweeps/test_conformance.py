@@ -210,7 +210,7 @@ def test_a_job_whose_worker_dies_is_tried_again_within_bounds(subject: Subject, 
     status, output = command.wait()
     assert (status, len(killed)) == (1, MAX_LOST), output
     assert "killed" in output and f", {MAX_LOST} times" in output
-    assert "1 jobs are blocked" in output
+    assert "failed or is missing: 1 job" in output
     rows = succeeds("results", "--study", MICRO, "--as", "long_u", home=tmp_path).splitlines()[1:]
     assert {row.split(",")[5] for row in rows} == {"v2"}, "all else is complete"
 
