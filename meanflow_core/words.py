@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SHOWN = 12  # names in a message
+NAME = r"^[a-z0-9][a-z0-9_.\-]*$"  # of studies, panels, stages, ...
 
 
 def listed(names: Iterable[object], shown: int = SHOWN) -> str:
@@ -52,6 +53,12 @@ def refusal(error: Mapping[str, Any]) -> str:
             said = f"Input should have at least {counted(context['min_length'], 'entry', 'entries')}"
         case "literal_error":
             said = f"{message}, not {_short(error['input'])}"
+        case "string_pattern_mismatch" if context["pattern"] == NAME:
+            said = (
+                f"{_short(error['input'])} is no name: small letters, digits, '_', '-' and '.', not first one of these"
+            )
+        case "union_tag_not_found":
+            said = f"{context['discriminator']} is required"
         case "union_tag_invalid":
             key, given = context["discriminator"].strip("'"), context["tag"]
             there = re.findall("'([^']*)'", context["expected_tags"])

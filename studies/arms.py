@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meanflow_core.config import Checkpoint, Dynamics, Protocol, evaluation_keys, trajectory_key
-from meanflow_core.words import counted, listed
+from meanflow_core.words import counted, there_is
 from studies.dynamics import stage_dynamics
 from studies.errors import StudyError
 from studies.reseed import Reseed
@@ -85,10 +85,12 @@ def _epochs(stage: Stage, names: Mapping[str, Attribute], where: str) -> int:
     if isinstance(stage.epochs, int):
         return stage.epochs
     value = names.get(stage.epochs[1:])
+    if value is None:
+        known = there_is(stage.epochs[1:], names)
+        raise StudyError(f"{where}, stage '{stage.name}': epochs {stage.epochs} is no attribute and no constant{known}")
     if not isinstance(value, int) or value < 0:
         raise StudyError(
-            f"{where}, stage '{stage.name}': epochs {stage.epochs} must be a whole attribute of the arm or constant "
-            f"(there is: {listed(names)})"
+            f"{where}, stage '{stage.name}': epochs must be a whole number from 0, and {stage.epochs} is {value!r}"
         )
     return value
 

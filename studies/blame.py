@@ -40,7 +40,7 @@ def messages(error: ValidationError, source: StudySource, scale: str, overridden
         if item["type"] == "too_short" and any(other[: len(loc)] == loc != other for other in locs):
             continue  # it lacks only what is wrong in itself, which has a message of its own
         at = where(loc, source, scale, overridden)
-        key = ".".join(str(p) for p in loc) or "(the study)"
+        key = ".".join(str(p) for p in loc if p != "[key]") or "(the study)"
         keys = there_is(loc[-1], keys_at(ResolvedStudy, item["loc"])) if item["type"] == "extra_forbidden" else ""
         yield f"{at}: {key}: {refusal(item)}{keys}"
 

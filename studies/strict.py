@@ -17,6 +17,8 @@ from pydantic import (
     WrapValidator,
 )
 
+from meanflow_core.words import NAME
+
 
 def in_one_message(wanted: str) -> WrapValidator:
     """Of a value of several types: where it is of none of them, say once what is wanted, not once a type."""
@@ -30,7 +32,7 @@ def in_one_message(wanted: str) -> WrapValidator:
     return WrapValidator(validate)
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.\-]*$", max_length=60)]
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Number = int | float
 Attribute = Annotated[StrictInt | StrictFloat | str, in_one_message("a finite number or a text")]

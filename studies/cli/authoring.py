@@ -49,7 +49,7 @@ def new(
 
 
 def check(
-    studies: Annotated[list[str], typer.Argument(metavar="FILE...", help="Study files, ./mine.yaml, or names.")],
+    studies: Annotated[list[str], typer.Argument(metavar="FILE", help="Study files, ./mine.yaml, or names.")],
     json: JsonOpt = False,
 ) -> None:
     """Say all that is wrong in a study, file, line and key, at every scale; in data sets that are here; and what it

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def cancel(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="WHAT...", help="Studies and arms that were run, as in `study status`; '*' is all."),
+        typer.Argument(metavar="WHAT", help="Studies and arms that were run, as in `study status`; '*' is all."),
     ] = None,
     scale: OneScaleOpt = None,
     variant: OneVariantOpt = None,

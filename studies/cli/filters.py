@@ -19,7 +19,7 @@ FILE = re.compile(r"(.+\.ya?ml)(/.*)?")
 WhatArg = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[WHAT]...",
+        metavar="WHAT",
         help="Studies and arms that were run: patterns over study/panel/arm such as 'obs_*' or 'tiny/left/v*', a "
         "study's name or file, or an arm's name. Default: all.",
         show_default=False,

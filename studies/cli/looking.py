@@ -40,7 +40,7 @@ class SolverName(StrEnum):
 
 def sample(
     what: Annotated[
-        list[str], typer.Argument(metavar="ARM...", help="Arms that were run: patterns over study/panel/arm.")
+        list[str], typer.Argument(metavar="ARM", help="Arms that were run: patterns over study/panel/arm.")
     ],
     nfe: Annotated[str, typer.Option("--nfe", metavar="LIST", help="Function evaluations, a column each.")] = "1,2",
     solver: Annotated[SolverName, typer.Option("--solver", help="jump: steps of u; euler: steps of v.")] = (

@@ -22,7 +22,7 @@ StudyArg = Annotated[
 ]
 StudiesArg = Annotated[
     list[str],
-    typer.Argument(metavar="STUDY...", help="Names (see `study list`) or files of your own, ./mine.yaml."),
+    typer.Argument(metavar="STUDY", help="Names (see `study list`) or files of your own, ./mine.yaml."),
 ]
 HomeOpt = Annotated[
     Path,
@@ -37,7 +37,10 @@ HomeOpt = Annotated[
 ]
 ScaleOpt = Annotated[
     str | None,
-    typer.Option("--scale", help="How big: smoke, cpu, truth, paper, ... Default: gpu if there is one, else cpu."),
+    typer.Option(
+        "--scale",
+        help="How big: smoke, cpu, truth, paper, ... Default: gpu where the study has it and there is one, else cpu.",
+    ),
 ]
 SeedsOpt = Annotated[
     str | None,
@@ -62,7 +65,8 @@ StoredVariantOpt = Annotated[
     typer.Option("--as", metavar="NAME", help="The variant of that name instead of the study itself."),
 ]
 WorkersOpt = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Jobs at once. Default: as many as the cores allow.")
+    int | None,
+    typer.Option("--workers", min=1, help="Jobs at once. Default: as many as the cores allow; one on a GPU."),
 ]
 
 

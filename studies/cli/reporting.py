@@ -29,7 +29,7 @@ class TableFormat(StrEnum):
 
 def report(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="A study's name or file; or give --figure or --table.")
+        str | None, typer.Argument(metavar="STUDY", help="A study's name or file; or give --figure or --table.")
     ] = None,
     figure: Annotated[int | None, typer.Option("--figure", help="Number of a figure of the paper.")] = None,
     table: Annotated[int | None, typer.Option("--table", help="Number of a table of the paper.")] = None,

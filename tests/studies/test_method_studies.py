@@ -336,7 +336,7 @@ def test_what_all_studies_assume_at_a_scale_stands_in_each(name: str, scale: str
         (
             "components",
             "constants={fm_ratio: 0.75, dtd_patience: 10, schedule_power: 1}",
-            r"\$epochs must be a whole attr",
+            r"\$epochs is no attribute and no constant",
         ),
     ],
 )
