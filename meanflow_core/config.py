@@ -15,8 +15,6 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -27,6 +25,7 @@ from pydantic import (
 
 from meanflow_core.components import Guidance, Program  # (this registers the built-in components)
 from meanflow_core.registry import Spec, asked, non_defaults, parse_spec, spec_field
+from meanflow_core.strict import Strict
 
 DYNAMICS_VERSION = 1
 PROTOCOL_VERSION = 1
@@ -42,15 +41,13 @@ def key_of(canonical: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
-class Dynamics(BaseModel):
+class Dynamics(Strict):
     """Everything that decides what a training step does.
 
     ``fm_ratio`` is P(t = r), the fraction of each batch that trains v. ``reset`` names what does *not* carry over
     from the parent checkpoint. ``precision`` is part of the dynamics; device and logging are not. ``trainer`` is a
     program of one's own, which is told all the rest.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: spec_field("network")  # type: ignore[valid-type]
     data: spec_field("data")  # type: ignore[valid-type]
@@ -209,7 +206,7 @@ def trajectory_key(parent: Checkpoint | None, dynamics: Dynamics, seed: int, hor
     return trajectory_keys(dynamics)(parent, seed, horizon_steps)
 
 
-class Measurement(BaseModel):
+class Measurement(Strict):
     """What is measured and how samples are drawn for it.
 
     ``nfe`` and ``solver`` say how samples are drawn (``jump``: n-step jumps of u; ``euler``: Euler steps on
@@ -217,8 +214,6 @@ class Measurement(BaseModel):
     ``precision`` is that of float32 products on a GPU, whatever the training's; what is observed while training has the
     training's.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: spec_field("metric")  # type: ignore[valid-type]
     nfe: PositiveInt = 1

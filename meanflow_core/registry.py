@@ -18,8 +18,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, InstanceOf, PlainSerializer, ValidationError
 
+from meanflow_core.strict import Strict
 from meanflow_core.words import refusal, there_is
 
 KINDS = (
@@ -56,10 +57,8 @@ class Declared(NamedTuple):
     uses_horizon: bool
 
 
-class Params(BaseModel):
+class Params(Strict):
     """Base of every component's parameters: typed, frozen, unknown names refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     declared: ClassVar[Declared | None] = None
 

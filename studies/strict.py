@@ -6,8 +6,6 @@ import json
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictFloat,
     StrictInt,
@@ -17,7 +15,10 @@ from pydantic import (
     WrapValidator,
 )
 
+from meanflow_core.strict import Strict
 from meanflow_core.words import NAME
+
+__all__ = ["Attribute", "Name", "Number", "Seed", "Strict", "in_one_message", "is_name"]
 
 
 def in_one_message(wanted: str) -> WrapValidator:
@@ -45,9 +46,3 @@ def is_name(text: str) -> bool:
     except ValidationError:
         return False
     return True
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, and so are infinities."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
