@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,11 @@ def rehearse(
     """
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     specs = [*dynamics.specs(), *observers, *(protocol.metric for protocol in protocols)]
-    with process_restored(), tempfile.TemporaryDirectory(prefix="study-rehearsal-") as scratch:
+    with (
+        process_restored(),
+        warnings.catch_warnings(action="ignore", category=FutureWarning),  # torch's, of itself
+        tempfile.TemporaryDirectory(prefix="study-rehearsal-") as scratch,
+    ):
         try:
             _rehearse(dynamics, horizon, observers, protocols, Path(scratch))
         except Impossible as why:

@@ -55,6 +55,7 @@ def export(
     from studies.cli.progress import tracked
     from studies.cli.store import opened
     from sweeps.exports.series import series_of
+    from sweeps.exports.server import shown
     from sweeps.selection import select, stored_studies
 
     if importlib.util.find_spec(NEEDS[tracker]) is None:
@@ -65,24 +66,21 @@ def export(
         selected = select(stored_studies(engine), asked)
         total = sum(len(one.arms) for one in selected)
         runs = tracked(series_of(engine, selected), f"exporting to {tracker.value}", total)
-        if tracker is Tracker.tensorboard:
-            from sweeps.exports import tensorboard
-
-            written, same = tensorboard.write(runs, Path(target))
-        elif tracker is Tracker.wandb:
-            written, same = _to_wandb(runs, Path(target))
-        else:
-            written, same = _to_mlflow(runs, target)
+        try:
+            written, same = WRITERS[tracker](runs, target)
+        except OSError as error:
+            said = f"cannot write {error.filename or 'there'}: {error.strerror or error}"
+            raise StudyError(f"--to {shown(target)}: {said}") from None
     if json:
         print_json({"tracker": tracker.value, "to": target, "written": written, "unchanged": same})
         return
-    sys.stdout.write(
-        f"{tracker.value}: wrote {counted(written, 'run')} to {target}; there already, as they are: {same}\n"
-    )
+    said = f"wrote {counted(written, 'run')} to {shown(target)}; there already, as they are: {same}"
+    sys.stdout.write(f"{tracker.value}: {said}\n")
 
 
 def _to_mlflow(runs: Iterable[Series], uri: str) -> tuple[int, int]:
     from sweeps.exports import mlflow
+    from sweeps.exports.server import shown
 
     mlflow.check_server(uri)
     from mlflow.exceptions import MlflowException
@@ -91,17 +89,23 @@ def _to_mlflow(runs: Iterable[Series], uri: str) -> tuple[int, int]:
     try:
         return mlflow.write(runs, uri)
     except (MlflowException, RequestException) as error:
-        raise _refused(f"--to {uri}: MLflow does not take it", error) from None
+        raise _refused(f"--to {shown(uri)}: MLflow does not take it", error) from None
 
 
-def _to_wandb(runs: Iterable[Series], to: Path) -> tuple[int, int]:
+def _to_tensorboard(runs: Iterable[Series], to: str) -> tuple[int, int]:
+    from sweeps.exports import tensorboard
+
+    return tensorboard.write(runs, Path(to))
+
+
+def _to_wandb(runs: Iterable[Series], to: str) -> tuple[int, int]:
     from sweeps.exports import wandb
 
     wandb.check_server()
     from wandb.errors import Error
 
     try:
-        return wandb.write(runs, to)
+        return wandb.write(runs, Path(to))
     except Error as error:
         raise _refused("Weights & Biases does not take it", error) from None
 
@@ -109,3 +113,6 @@ def _to_wandb(runs: Iterable[Series], to: Path) -> tuple[int, int]:
 def _refused(what: str, error: Exception) -> StudyError:
     said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
     return StudyError(f"{what}: {said}. Runs that are whole there stay; the same command goes on")
+
+
+WRITERS = {Tracker.tensorboard: _to_tensorboard, Tracker.mlflow: _to_mlflow, Tracker.wandb: _to_wandb}

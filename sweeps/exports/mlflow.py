@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeps.exports.series import Series
-from sweeps.exports.server import check_answers
+from sweeps.exports.server import check_answers, check_database, shown
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+DATABASES = ("postgresql", "mysql", "mssql")
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 KEY, DIGEST = "meanflow_study.run", "meanflow_study.digest"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # of a server that answered
@@ -26,10 +27,12 @@ def check_server(uri: str) -> None:
     """
     if uri.startswith(("http://", "https://")):
         check_answers(
-            f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1", "MLflow", f"--to {uri}", b"{"
+            f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1", "MLflow", f"--to {shown(uri)}", b"{"
         )
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
+    elif uri.startswith(DATABASES):  # it would be tried for an hour
+        check_database(uri, f"--to {shown(uri)}")
 
 
 def write(runs: Iterable[Series], uri: str) -> tuple[int, int]:

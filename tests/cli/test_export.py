@@ -140,6 +140,10 @@ def test_wrong_input_is_refused(copy: Path, tmp_path: Path, monkeypatch: pytest.
     ):
         done = study("export", *args, "--to", tmp_path / "out", home=copy)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    (tmp_path / "file").touch()
+    for to in (tmp_path / "file", Path("/proc/nowhere")):
+        done = study("export", "tensorboard", ARM, "--to", to, home=copy)
+        assert (done.returncode, f"--to {to}: cannot write " in done.stderr) == (2, True), done.stderr
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
     done = study("export", "wandb", home=copy)
@@ -202,7 +206,14 @@ def test_a_server_that_is_none(says: bytes | None, why: str, monkeypatch: pytest
     monkeypatch.setattr(server, "PATIENCE_S", 0.3 if says is None else 5.0)
     with serve(says) as listening, pytest.raises(StudyError) as refused:
         mlflow.check_server(f"http://127.0.0.1:{listening.getsockname()[1]}")
-    assert f"MLflow's server {why}" in str(refused.value) and "\n" not in str(refused.value)
+    assert f"the server of MLflow {why}" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_database_that_is_none() -> None:
+    """One line, and no password in it."""
+    with serve(b"what?") as listening, pytest.raises(StudyError, match="the database cannot be used: ") as refused:
+        mlflow.check_server(f"postgresql+psycopg://me:secret@127.0.0.1:{listening.getsockname()[1]}/db")
+    assert "secret" not in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_a_server_that_is_one_or_asks_who_comes() -> None:
@@ -220,7 +231,7 @@ def test_nobody_listens(tracker: str, copy: Path) -> None:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     env = environment(WANDB_MODE="online", WANDB_BASE_URL=url)
     done = study("export", tracker, ARM, "--to", url if tracker == "mlflow" else ".", home=copy, env=env)
-    assert (done.returncode, "server does not answer: " in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, " does not answer: " in done.stderr) == (2, True), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
