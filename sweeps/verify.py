@@ -36,9 +36,13 @@ def differing(a: Parts, b: Parts) -> list[str]:
         for name in sorted(set(left) | set(right)):
             x, y = left.get(name), right.get(name)
             same = x is not None and y is not None and x.dtype == y.dtype and x.shape == y.shape
-            if not same or x.cpu().numpy().tobytes() != y.cpu().numpy().tobytes():  # type: ignore[union-attr]
+            if not same or not torch.equal(_bytes(x), _bytes(y)):  # type: ignore[arg-type]
                 names.append(f"{part}/{name}")
     return names
+
+
+def _bytes(x: torch.Tensor) -> torch.Tensor:
+    return x.cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def verify_dynamics(

@@ -87,6 +87,10 @@ KEPT: dict[str, dict[str, str]] = {
     "batch norm": {"init": "self.middle = nn.BatchNorm1d(16)"},
     "tied": {"init": "self.again = self.first"},
     "tied buffer": {"init": "self.register_buffer('a', torch.ones(2)); self.register_buffer('b', self.a)"},
+    "buffers of all kinds": {
+        "init": "[self.register_buffer('of_' + str(d)[6:], torch.zeros(2, dtype=d)) "
+        "for d in (torch.bfloat16, torch.float16, torch.bool, torch.int8, torch.complex64)]"
+    },
     "constants": {"init": "self.register_buffer('mask', torch.full((2,), -torch.inf), persistent=False)"},
     "frozen": {"init": "self.first.requires_grad_(False)"},
     "without gradient": {"init": "self.idle = nn.Linear(3, 3)"},
