@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -73,9 +74,7 @@ def test_prefixes_are_shared_and_every_arm_is_what_it_would_be_alone(done: Path)
 
 def test_what_it_reports_and_what_we_measure_is_in_the_store(done: Path, tmp_path: Path) -> None:
     home = Path(shutil.copytree(done, tmp_path / "home"))
-    rows = [row.split(",") for row in succeeds("results", "--study", "foreign", home=home).splitlines()]
-    names = rows[0]
-    read = [dict(zip(names, row, strict=True)) for row in rows[1:]]
+    read = list(csv.DictReader(succeeds("results", "--study", "foreign", home=home).splitlines()))
     ends = {row["arm"]: float(row["value"]) for row in read if row["metric"] == "size" and row["epoch"] == "4.0"}
     for v_epochs in (1, 2):
         assert ends[f"v{v_epochs}"] == pytest.approx(abs(naive(0, 20 * v_epochs, 80 - 20 * v_epochs)).sum(), rel=1e-12)
@@ -252,7 +251,7 @@ def test_arms_of_different_samplers_and_what_an_attribute_cannot_give(own: Path,
     )
     succeeds("run", own / "foreign.yaml", home=tmp_path / "home")
     rows = [row.split(",") for row in succeeds("results", "--study", "foreign", home=tmp_path / "home").splitlines()]
-    values = {(row[5], row[7]): float(row[-1]) for row in rows if row[12] == "frechet_pixel" and row[10] == "1.0"}
+    values = {(row[5], row[7]): float(row[16]) for row in rows if row[12] == "frechet_pixel" and row[10] == "1.0"}
     assert len(values) == 4
     assert all(values["far", seed] > 10 * values["near", seed] for seed in ("0", "1"))
     changed(
