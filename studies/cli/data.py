@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies.cli.options import JsonOpt
+from studies.cli.options import JsonOpt, place
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -40,14 +40,16 @@ def add(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="A folder of images (its subfolders are the classes), or a .npy or .npz file."
+            metavar="SOURCE",
+            parser=place,
+            help="A folder of images (its subfolders are the classes), or a .npy or .npz file.",
         ),
     ],
     kind: Annotated[
         Known | None, typer.Option("--as", help="SOURCE is the folder in which torchvision keeps this data set.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="The labels of a .npy file, from 0.")
+        Path | None, typer.Option("--labels", parser=place, metavar="FILE", help="The labels of a .npy file, from 0.")
     ] = None,
     size: Annotated[
         int | None, typer.Option("--size", min=1, max=4096, help="Scale and cut images to this many pixels a side.")
@@ -137,7 +139,10 @@ def list_data(json: JsonOpt = False) -> None:
 @data.command("show")
 def show(
     name: NameArg,
-    out: Annotated[Path | None, typer.Option("--out", help="The picture's file. Default: NAME.png.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", parser=place, metavar="PATH", help="The picture's file. Default: NAME.png."),
+    ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, max=100, help="Rows of samples.")] = 8,
     columns: Annotated[int, typer.Option("--columns", min=1, max=100, help="Columns of samples.")] = 8,
     json: JsonOpt = False,
