@@ -49,7 +49,7 @@ RESULT_COLUMNS = (
     "evaluation", "study", "scale", "variant", "panel", "arm", "control", "seed", "stage", "stage_epoch",
     "epoch", "step", "metric", "nfe", "protocol", "trajectory", "value",
 )  # fmt: skip
-PROTOCOL_COLUMNS = ("weights", "solver", "samples", "protocol_seed", "parameters")
+PROTOCOL_COLUMNS = ("weights", "solver", "samples", "protocol_seed", "precision", "parameters")
 """What tells two protocols of one metric apart; ``parameters`` are the metric's, a dict."""
 _RESULT_ORDER = [
     "scale",
@@ -139,7 +139,7 @@ def results_table(engine: Engine, study: str, scale: str | None = None, variant:
     table = pd.concat(filled, ignore_index=True)[list(RESULT_COLUMNS)]
     told = protocols(engine)
     apart = [_apart(told.get(key, {})) for key in table["protocol"]]
-    for name, column in zip(PROTOCOL_COLUMNS, zip(*apart, strict=True) if apart else [()] * 5, strict=True):
+    for name, column in zip(PROTOCOL_COLUMNS, zip(*apart, strict=True) if apart else [()] * 6, strict=True):
         table[name] = pd.Series(column, dtype=_DTYPES.get(name, "object"))
     return table.sort_values([*_RESULT_ORDER, "evaluation"], ignore_index=True)
 
@@ -148,7 +148,8 @@ def _apart(definition: dict[str, Any]) -> tuple[Any, ...]:
     """`PROTOCOL_COLUMNS` of a resolved protocol."""
     metric = definition.get("metric")
     parameters = {k: v for k, v in metric.items() if k != "name"} if isinstance(metric, dict) else None
-    return (*(definition.get(name) for name in ("weights", "solver", "samples", "seed")), parameters)
+    precision = definition.get("precision", "fp32")  # of the first versions, which knew no other
+    return (*(definition.get(name) for name in ("weights", "solver", "samples", "seed")), precision, parameters)
 
 
 def training_metrics(engine: Engine, trajectories: Sequence[str], names: Sequence[str] | None = None) -> pd.DataFrame:

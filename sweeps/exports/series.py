@@ -114,6 +114,7 @@ def _differences(first: Protocol, other: Protocol) -> list[str]:
     said = [str(b["weights"])] * (a["weights"] != b["weights"])
     said += [f"{b['samples']}samples"] * (a["samples"] != b["samples"])
     said += [f"seed{b['seed']}"] * (a["seed"] != b["seed"])
+    said += [str(b["precision"])] * (a["precision"] != b["precision"])
     theirs, ours = take_apart(a["metric"]), take_apart(b["metric"])
     changed = {name: value for name, value in ours.items() if theirs.get(name) != value}
     said += [_plain(f"{name}{_said(value)}") for name, value in changed.items()]

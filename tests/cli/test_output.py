@@ -22,7 +22,7 @@ COST = {
 }  # fmt: skip
 COLUMNS = (
     "evaluation,study,scale,variant,panel,arm,control,seed,stage,stage_epoch,epoch,step,"
-    "metric,nfe,protocol,trajectory,value,weights,solver,samples,protocol_seed,parameters"
+    "metric,nfe,protocol,trajectory,value,weights,solver,samples,protocol_seed,precision,parameters"
 )
 
 

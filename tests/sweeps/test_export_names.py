@@ -29,6 +29,7 @@ def named(*protocols: Protocol, first: Protocol | None = None) -> list[str]:
         ({"weights": "online"}, "_online"),
         ({"samples": 500}, "_500samples"),
         ({"seed": 3}, "_seed3"),
+        ({"precision": "tf32"}, "_tf32"),
         ({"weights": "online", "samples": 500}, "_online_500samples"),
     ],
 )
