@@ -20,7 +20,7 @@ def heading(study: ResolvedStudy, readings: Sequence[Reading], version: Version,
         said += f". Truth version: {common_words(readings)}"
     elif version.kind == "other":
         said += f". By another metric: {common_words(readings)}"
-    return f"{study.title.rstrip('.')}{said}. Scale {study.scale}: {study.scale_text.rstrip('.')}."
+    return f"{(study.heading or study.title).rstrip('.')}{said}. Scale {study.scale}: {study.scale_text.rstrip('.')}."
 
 
 def paper_words(study: ResolvedStudy) -> str:

@@ -87,7 +87,8 @@ def _section(section: Section, out: Path) -> Iterator[str]:
     study, run = section.study, section.run
     yield f"## {escaped(section.title)}"
     paper = paper_words(study)
-    said = f"{study.title.rstrip('.')}" + (f" ({paper})" if paper else "") + f". {study.scale_text.rstrip('.')}. "
+    heading = (study.heading or study.title).rstrip(".")
+    said = heading + (f" ({paper})" if paper else "") + f". {study.scale_text.rstrip('.')}. "
     yield _line(f"{said}Run {run.run}, configuration {run.config_hash[:8]}.")
     if study.meaningless:
         yield f"**MEANINGLESS: {MEANINGLESS}.**"

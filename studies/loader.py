@@ -194,6 +194,9 @@ def merged(
     _check_hidden(source, scale)
     data = merge({k: v for k, v in source.data.items() if k != SCALES}, source.data[SCALES][scale])
     data["scale"] = scale
+    titled = next((file.data for file in source.files if {"title", "heading"} & file.data.keys()), {})
+    if "heading" not in titled:  # one that is inherited is of another title
+        data.pop("heading", None)
     for key in REMOVABLE:
         if isinstance(data.get(key), dict):
             data[key] = {name: part for name, part in data[key].items() if part is not None}

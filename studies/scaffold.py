@@ -49,7 +49,7 @@ def scaffold(name: str, source: StudySource, extends: str) -> str:
 
 
 def _head(name: str, source: StudySource, extends: str) -> str:
-    title = source.data.get("title", source.name)
+    title = source.data.get("heading") or source.data.get("title", source.name)
     return (
         _comment(
             f"A study on top of {source.name}. What this file does not say is as it is there; mappings merge, lists "

@@ -138,6 +138,9 @@ class Measure(Measurement):
 class ResolvedStudy(Strict):
     """A study at one scale. ``arm_name`` is a format string over the arm's attributes, e.g. ``v{v_epochs}``.
 
+    ``heading`` is written over figures and reports instead of ``title``, which may be a finding of the paper: it says
+    what is shown. It may be changed without making another configuration.
+
     The dynamics of an arm's stage are ``dynamics``, overlaid with what ``settings`` say of the values of its attributes
     (``settings.method.dtd`` of an arm with method dtd; in the order of the arm's attributes), overlaid with the stage's
     own keys. In settings and stages a text ``$name`` stands for the arm's attribute of that name, or else for that of
@@ -157,6 +160,7 @@ class ResolvedStudy(Strict):
 
     study: Name
     title: str
+    heading: str | None = None
     scale: Name
     scale_text: str
     paper: PaperRef = PaperRef()

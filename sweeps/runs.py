@@ -22,7 +22,8 @@ from sweeps.provenance import Provenance
 def config_hash(study: ResolvedStudy) -> str:
     """Key of the resolved configuration without its seeds and what only reports ask for; what is at its default is
     left out, so that a new option of the schema moves no key. The hash of a source stands in its components' names."""
-    return key_of(study.model_dump(mode="json", exclude={"seeds", "paper_values", "sources"}, exclude_defaults=True))
+    said = {"seeds", "heading", "paper_values", "sources"}
+    return key_of(study.model_dump(mode="json", exclude=said, exclude_defaults=True))
 
 
 def new_run_name() -> str:

@@ -50,7 +50,8 @@ class FrechetParams(Params):
     """
 
     features: FeatureSpace = "digits_cnn"
-    sums: Literal["float32", "float64"] = "float32"
+    # Left out of what is written where it is the default, so that no configuration becomes another by it.
+    sums: Literal["float32", "float64"] = Field(default="float32", exclude_if=lambda sums: sums == "float32")
 
     def needs_check(self) -> bool:
         return self.features != "pixel"

@@ -14,7 +14,7 @@ def list_studies(json: JsonOpt = False) -> None:
     records = [
         {
             "name": source.name,
-            "title": source.data.get("title", ""),
+            "title": source.data.get("heading") or source.data.get("title", ""),
             "figures": source.paper("figures"),
             "tables": source.paper("tables"),
             "scales": source.scales,

@@ -35,7 +35,7 @@ def test_a_new_study_is_the_one_it_comes_from_and_its_examples_are_valid(name: s
     for scale in source.scales:
         mine, theirs = resolve(source, scale), resolve(origin, scale)
         differs = {key for key, value in mine if value != getattr(theirs, key)}
-        assert differs <= {"study", "title", "as_in_paper", "paper_values"}
+        assert differs <= {"study", "title", "heading", "as_in_paper", "paper_values"}
     path.write_text(uncommented(text))
     said = load_source(str(path))
     assert {"panels", "scales", "title"} < said.files[0].data.keys()

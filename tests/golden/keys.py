@@ -9,7 +9,9 @@ the file anew only
 - for a study, scale, arm or measure that came or went: nothing else in the file may change, but for the evaluations of
   arms that are now measured at more or fewer points;
 - for a component, or `DYNAMICS_VERSION` or `PROTOCOL_VERSION`, whose version was raised because its numbers changed;
-- for a study that is meant to train or measure something else than before.
+- for a study that is meant to train or measure something else than before;
+- for a configuration whose words were changed. To reports and claims, runs of another configuration are other runs,
+  whose seeds they no longer see: so never for an option that was added, or for a heading.
 
 Say the latter two in the changelog. Never write it anew because keys moved by themselves. The other half, a key that
 stays while what it stands for changes, is what `tests.golden.components` and `tests.golden.trajectory` are for.
@@ -28,6 +30,7 @@ from meanflow_core.registry import non_defaults
 from studies.arms import Arm, expand_seed
 from studies.loader import builtin_names, load_source, resolve
 from studies.schema import ResolvedStudy
+from sweeps.runs import config_hash
 
 PATH = Path(__file__).with_suffix(".json")
 SEED = 0
@@ -56,7 +59,7 @@ def named_keys(arm: Arm) -> Iterator[tuple[str, str]]:
 
 def keys_of(study: ResolvedStudy) -> Keys:
     """All keys of a study at one scale. Raises: ValueError for two different keys of one name."""
-    out: Keys = {}
+    out: Keys = {"configuration": config_hash(study)}
     for arm in expand_seed(study, SEED):
         for name, key in named_keys(arm):
             if out.setdefault(name, key) != key:
