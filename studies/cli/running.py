@@ -121,11 +121,11 @@ def ready(session: Session, studies: list[str], home: Home, choice: BackendChoic
 
 
 def record(session: Session, home: Home, variant: str | None) -> None:
-    from studies.cli.store import ingest_new
+    from studies.cli.store import take_store
     from sweeps.provenance import collect
     from sweeps.runs import record_run
 
-    ingest_new(home)  # refuses a store that is another home's, before anything is trained
+    take_store(home)  # before anything is trained
     provenance = collect()
     for study in session.studies:
         record_run(home, study, session.arms_of(study), variant, ["study", *sys.argv[1:]], provenance)

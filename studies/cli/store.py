@@ -75,6 +75,19 @@ def created(home: Home) -> Iterator[Engine]:
         engine.dispose()
 
 
+def take_store(home: Home) -> None:
+    """Give a home its id, and its store to it. Raises: StoreError where the store is another home's."""
+    from results.owner import claim, make_home_id
+    from results.store import open_store
+
+    make_home_id(home)
+    engine = open_store(home.store_url)
+    try:
+        claim(engine, home)
+    finally:
+        engine.dispose()
+
+
 def ingest_new(home: Home) -> None:
     """Bring the store of a home that was written in up to date."""
     with created(home):
