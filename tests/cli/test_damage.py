@@ -73,7 +73,7 @@ def test_lines_cut_off_are_measured_again(copy: Path, tiny: Path) -> None:
     evaluated.write_bytes(evaluated.read_bytes()[:-10])
     succeeds("db", "rebuild", home=copy)
     assert dump(copy) != dump(tiny)
-    assert "to do: 0 segments and 1 evaluations" in succeeds("run", TINY, home=copy)
+    assert "to do: 0 segments and 1 evaluation;" in succeeds("run", TINY, home=copy)
     assert dump(copy) == dump(tiny)
 
 

@@ -222,6 +222,7 @@ def test_from_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     for name, answer in (("latest_run", latest), ("evaluations", evaluations), ("protocols", known)):
         monkeypatch.setattr(queries, name, answer)
     monkeypatch.setattr(powerreport, "paper_values", lambda study: PAPER)
+    monkeypatch.setattr("results.stored.stored_runs", lambda engine: [])
     engine: Any = object()
     home = Home(tmp_path)
     assert build_power(engine, home, [resolved], None) == needs(resolved, frame, protocols, PAPER)

@@ -87,7 +87,7 @@ def test_a_run_keeps_what_restores_its_source(checkout: Path, tmp_path: Path) ->
     settings = ("stages.0.epochs=0", "stages.1.epochs=1", "steps_per_epoch=1", "controls={}")
     one_step = (*(part for setting in settings for part in ("-o", setting)), "--backend", "inline", "--as", "one_step")
     out = run_in(checkout, main, "run", str(TINY), *one_step, "--home", str(home))
-    assert "to do: 1 segments" in out
+    assert "to do: 1 segment and" in out
     (run,) = (home / "runs").iterdir()
     record = json.loads((run / "run.json").read_text())
     assert record["command"][:2] == ["study", "run"]
