@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -51,13 +52,17 @@ def folders(path: Path) -> list[Path]:
 
 
 def look(path: Path) -> os.stat_result | None:
-    """The file's size and time; None where there is no such file."""
+    """The file's size and time; None where there is no such file. Raises: FileError for a pipe, say, of which one would
+    wait for ever."""
     try:
-        return path.stat()
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from error
+    if not S_ISREG(found.st_mode):
+        raise FileError(f"{path} is not a regular file. {REPAIR}")
+    return found
 
 
 def read_document(path: Path, model: type[M]) -> M:

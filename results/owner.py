@@ -11,10 +11,10 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import URL, Connection, Engine, delete, insert, select
 
 from results import models
@@ -35,7 +35,7 @@ class HomeFile(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     format: Literal[1]
-    id: str
+    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]  # it also names a folder
 
 
 def home_id(home: Home) -> str | None:
@@ -87,7 +87,11 @@ def store_url(home: Home) -> URL:
 
 
 def _file(path: Path) -> URL:
-    """Not as text: a path may hold what means something in a URL."""
+    """Not as text: a path may hold what means something in a URL. Raises: StoreError."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise StoreError(f"{path}: its name is not UTF-8, which SQLite needs: give a home of another name.") from None
     return URL.create("sqlite", database=str(path))
 
 

@@ -88,10 +88,15 @@ def test_processes_that_make_an_id_at_once_make_one(tmp_path: Path) -> None:
     assert [path.name for path in home.root.iterdir()] == ["home.json"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 2, "id": "a"}', '{"format": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"format": 2, "id": "a"}', '{"format": 1}', '{"format": 1, "id": "../x"}', "a pipe"]
+)
 def test_a_damaged_id_is_named(builder, content: str) -> None:
     home = builder.standard()
-    home.ident.write_text(content)
+    if content == "a pipe":
+        os.mkfifo(home.ident)
+    else:
+        home.ident.write_text(content)
     with pytest.raises(StoreError, match=r"home.json: .*"):
         taken(home)
 
@@ -104,6 +109,11 @@ def test_a_store_lies_in_its_home_whatever_that_is_called(tmp_path: Path, name: 
     assert rebuild(home.store_url, home).runs == 3
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert {path.name for path in home.root.glob("store*")} >= {"store.sqlite"}
+
+
+def test_a_home_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not UTF-8"):
+        _ = Home(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))).store_url
 
 
 def test_a_file_outside_the_home_is_replaced_only_where_it_is_the_homes(builder, tmp_path: Path) -> None:
