@@ -97,7 +97,7 @@ def test_a_damaged_id_is_named(builder, content: str) -> None:
         os.mkfifo(home.ident)
     else:
         home.ident.write_text(content)
-    with pytest.raises(StoreError, match=r"home.json: .*"):
+    with pytest.raises(StoreError, match=r"home.json"):
         taken(home)
 
 
