@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, delete, inspect
+from sqlalchemy import URL, Connection, delete
 
 from results.ingest import Ingest, IngestReport
 from results.layout import Home
@@ -41,7 +41,7 @@ def rebuild(store: str | URL, home: Home, *, replace: bool = False) -> IngestRep
     if url.get_backend_name() == "postgresql":
         work = _in_place(url, home, replace)
     elif (file := sqlite_file(url)) is not None:
-        work = _beside(url, file, home, sure=replace or is_own_file(url, home) or not file.exists())
+        work = _beside(url, file, home, replace)
     else:
         raise StoreError("A store in memory cannot be rebuilt; open it again instead.")
     work.raise_problems()
@@ -69,18 +69,28 @@ def _note(connection: Connection, home: Home) -> None:
         note_owner(connection, ident)
 
 
+def _refuse_foreign_tables(url: URL, file: Path) -> None:
+    """Raises: OwnerError where a database holds what no store does, and would lose it. A file that is no database, or
+    damaged, has no tables."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return
+    ours = {*Base.metadata.tables, VERSION_TABLE} if VERSION_TABLE in names else set()
+    if foreign := {name for name in names if not name.startswith("sqlite_")} - ours:
+        raise OwnerError(
+            f"The database {url.render_as_string()} has tables that are not the store's "
+            f"({', '.join(sorted(foreign)[:3])}), which would be lost. Set STUDY_STORE to another file."
+        )
+
+
 def _check_file(url: URL, home: Home) -> None:
     """Raises: StoreError where a SQLite file is another home's, or no store at all."""
     try:
         engine = open_store(url)
         try:
             with reading(engine) as connection:
-                foreign = set(inspect(connection).get_table_names()) - {*Base.metadata.tables, VERSION_TABLE}
-                if foreign:
-                    raise OwnerError(
-                        f"The database {url.render_as_string()} has tables that are not the store's "
-                        f"({', '.join(sorted(foreign)[:3])}), which would be lost. Set STUDY_STORE to another file."
-                    )
                 check_owner(connection, home)
         finally:
             engine.dispose()
@@ -99,15 +109,17 @@ def _savepoint(connection: Connection) -> Iterator[Connection]:
         yield connection
 
 
-def _beside(url: URL, file: Path, home: Home, sure: bool) -> Ingest:
+def _beside(url: URL, file: Path, home: Home, replace: bool) -> Ingest:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".rebuild-", dir=file.parent)
     except OSError as error:
         raise StoreError(f"A new store cannot be made in {file.parent}: {error.strerror}.") from error
     with scratch as folder:
-        if not sure:
-            _check_file(url, home)
+        if file.is_file() and not is_own_file(url, home):
+            _refuse_foreign_tables(url, file)
+            if not replace:
+                _check_file(url, home)
         fresh = Path(folder) / file.name
         engine = open_store(URL.create("sqlite", database=str(fresh)), scratch=True)
         try:

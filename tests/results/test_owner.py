@@ -123,8 +123,9 @@ def test_a_file_outside_the_home_is_replaced_only_where_it_is_the_homes(builder,
         connection.execute("CREATE TABLE person (name TEXT)")
     with pytest.raises(StoreError, match=r"is not a SQLite database[^$]*not replaced unasked.*--replace"):
         rebuild(f"sqlite:///{thesis}", home)
-    with pytest.raises(StoreError, match=r"has tables that are not the store's \(person\)"):
-        rebuild(f"sqlite:///{contacts}", home)
+    for replace in (False, True):
+        with pytest.raises(StoreError, match=r"has tables that are not the store's \(person\)"):
+            rebuild(f"sqlite:///{contacts}", home, replace=replace)
     assert thesis.read_bytes() == b"%PDF 1.7 of three years"
     assert rebuild(f"sqlite:///{thesis}", home, replace=True).runs == 3
 
