@@ -103,7 +103,7 @@ def colour(said: str) -> str:
         channels: tuple[int, ...] = ImageColor.getrgb(said)
     except ValueError:
         channels = ()
-    if len(channels) != 3:
+    if len(channels) != 3 or max(channels) > 255:
         raise LayoutError(f"'{said}' is no colour without transparency: white, black, '#808080', ...")
     return "#" + bytes(channels).hex()
 

@@ -242,8 +242,9 @@ def import_bundle(
     from results.bundledcode import code_in, printable
     from results.importing import take
     from results.layout import Home
+    from studies.cli.choose import home_exists
     from studies.cli.output import print_json
-    from studies.cli.store import ingest_new
+    from studies.cli.store import ingest_new, opened
     from sweeps.lease import holding
 
     if show_code:
@@ -251,6 +252,9 @@ def import_bundle(
             sys.stdout.write(f"# {printable(name)} ({code.key})\n{printable(code.text)}\n")
         return
     place = Home(home)
+    if home_exists(home):  # refuses a store that is another home's, before anything is taken
+        with opened(place):
+            pass
     manifest, done = take(file, place, lambda folder: holding(*folder.leases), trust_code)
     ingest_new(place)
     if json:
