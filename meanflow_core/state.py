@@ -51,14 +51,19 @@ def load_state(network: nn.Module, part: Mapping[str, Tensor]) -> None:
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
     """Afterwards all buffers, and torch's global random numbers, are as before: looking changes nothing."""
-    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    before = [  # a module may put another tensor in a buffer's place
+        (module, name, buffer, buffer.clone())
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     with torch.random.fork_rng(devices=list({p.device for p in network.parameters() if p.is_cuda})):
         try:
             yield
         finally:
             with torch.no_grad():
-                for buffer, value in before:
+                for module, name, buffer, value in before:
                     buffer.copy_(value)
+                    setattr(module, name, buffer)
 
 
 def unkept(network: nn.Module) -> Iterator[str]:

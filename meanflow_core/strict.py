@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+_WRITTEN: ContextVar[bool] = ContextVar("_WRITTEN", default=False)
+
+
+@contextmanager
+def written_by_hand() -> Iterator[None]:
+    """Inside, true and false are no numbers. Records of runs are read outside:
+    earlier versions took them for 1 and 0."""
+    before = _WRITTEN.set(True)
+    try:
+        yield
+    finally:
+        _WRITTEN.reset(before)
+
 
 class Strict(BaseModel):
-    """Unknown keys are errors, and so are infinities, and true or false where a number is wanted."""
+    """Unknown keys are errors, and so are infinities; in what is `written_by_hand`, true or false for a number, too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -17,7 +33,11 @@ class Strict(BaseModel):
     @classmethod
     def _true_is_no_number(cls, given: Any) -> Any:
         """Leave true and false as words where they would be taken for 1 and 0, so that each is refused at its place."""
-        if not isinstance(given, dict) or not any(_has_boolean(value) for value in given.values()):
+        if (
+            not _WRITTEN.get()
+            or not isinstance(given, dict)
+            or not any(_has_boolean(value) for value in given.values())
+        ):
             return given
         return {
             key: _as_word(value) if _has_boolean(value) and _wants_number(cls, key) else value

@@ -61,7 +61,7 @@ class Trainer:
         ranks.check_shares(dynamics.batch_size, dynamics.v_rows)
         self.step = 0
         self.data: DataSet = data or dynamics.data.build()
-        self.network = build_network(dynamics, self.data, seed, self.device)
+        self.network = build_network(dynamics, self.data, seed, self.device).train()
         named = parameters_of(self.network)
         self.names = list(named)
         self.online = [p.data for p in named.values()]

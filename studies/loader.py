@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from meanflow_core.own import sources_in
+from meanflow_core.strict import written_by_hand
 from meanflow_core.words import there_is
 from studies.blame import blamed, messages, where
 from studies.consistency import problems
@@ -252,6 +253,11 @@ def validated(data: dict[str, Any], source: StudySource, overridden: set[Loc]) -
 
 def faults(data: dict[str, Any], overridden: set[Loc], source: StudySource) -> tuple[ResolvedStudy | None, list[str]]:
     """The study that merged data describe, if the schema takes it, and all that is wrong, with file, line and key."""
+    with written_by_hand():
+        return _faults(data, overridden, source)
+
+
+def _faults(data: dict[str, Any], overridden: set[Loc], source: StudySource) -> tuple[ResolvedStudy | None, list[str]]:
     scale = data["scale"]
     try:
         study = ResolvedStudy.model_validate(data)
