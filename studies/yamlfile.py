@@ -25,6 +25,7 @@ Loc = tuple[str | int, ...]
 
 DEEPEST = 60  # levels of a file; a study has about ten
 MOST_REPEATED = 20_000  # values that aliases (*name) may stand for; each is copied when scales and studies are merged
+TAGS = {"!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))}
 LARGEST = 2**20  # bytes of a file; reading takes a second for every 30 KiB, and a study has 20
 
 
@@ -61,7 +62,7 @@ class _Composer(Composer):
             node = super().compose_node(parent, index)
             self._repeat(node, event.start_mark)
             return node
-        if event.tag not in (None, "!"):
+        if event.tag is not None and str(event.tag) not in TAGS:
             raise _refused(f"the tag {event.tag} means nothing here", event.start_mark)
         if self._depth >= DEEPEST:
             raise _refused("nested too deeply", event.start_mark)
@@ -89,8 +90,11 @@ class _Constructor(RoundTripConstructor):
             made = super().construct_object(node, deep)
         except ValueError as error:
             raise _refused(str(error).partition(";")[0], node.start_mark) from None
-        if isinstance(made, str) and not _encodable(made):
-            raise _refused("half of a surrogate pair is no character", node.start_mark)
+        if isinstance(made, str) and not made.isascii():
+            try:  # JSON writes characters beyond U+FFFF as two escapes
+                made = made.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                raise _refused("half of a surrogate pair is no character", node.start_mark) from None
         if isinstance(made, int) and abs(made) >= 2**64:
             raise _refused("a whole number of more than 64 bits (a text of digits stands in quotes)", node.start_mark)
         return made
@@ -98,10 +102,6 @@ class _Constructor(RoundTripConstructor):
 
 def _refused(problem: str, mark: Any) -> MarkedYAMLError:
     return MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
-def _encodable(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def plain(node: Any, where: str) -> Any:

@@ -7,6 +7,7 @@ does it later, and nothing is left of it. What components print goes to the stan
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 import tempfile
 import time
@@ -156,11 +157,19 @@ def _check_data(spec: Spec, data: DataSet) -> None:
     classes = asked(spec.params, spec.params.class_count)
     if classes is not None and classes != data.num_classes:
         raise Impossible(f"{name}: class_count() says {classes}, and what build() makes has {data.num_classes}")
-    (x, y), (again, _) = data.batch(SEED, 0, ROWS, "cpu"), data.batch(SEED, 0, ROWS, "cpu")
+    (x, y), (again, labelled_again) = data.batch(SEED, 0, ROWS, "cpu"), data.batch(SEED, 0, ROWS, "cpu")
     if (x.dtype, tuple(x.shape)) != (torch.float32, (ROWS, *data.shape)):
         raise Impossible(f"{name}: a batch is {_kind(x)}, where float32 {(ROWS, *data.shape)} is wanted")
-    if not torch.equal(x, again):
+    if not x.isfinite().all():
+        raise Impossible(f"{name}: a batch holds values that are not finite")
+    if not torch.equal(x, again) or not (y is None or labelled_again is None or torch.equal(y, labelled_again)):
         raise Impossible(f"{name}: the batch of a step is another when asked again; draw it from (seed, step) alone")
+    reference = data.reference_samples(ROWS)
+    if reference.dtype != torch.float32 or tuple(reference.shape[1:]) != tuple(data.shape) or len(reference) < 2:
+        wanted = f"float32 (at least 2, {', '.join(map(str, data.shape))})"
+        raise Impossible(f"{name}: reference_samples() gives {_kind(reference)}, where {wanted} is wanted")
+    if not reference.isfinite().all():
+        raise Impossible(f"{name}: reference_samples() holds values that are not finite")
     labels = data.labels(ROWS, generator(SEED, "rehearsal"))
     for what, given in (("labels of a batch", y), ("labels()", labels)):
         if (given is None) != (data.num_classes is None):
@@ -218,7 +227,8 @@ def _check_network(dynamics: Dynamics, data: DataSet, protocols: Sequence[Protoc
     for n, before, after in zip("zrty", kept, inputs, strict=True):
         if before is not None and after is not None and not torch.equal(before, after):
             raise Impossible(f"{name} changes its argument {n} in place: work on a copy")
-    conditional = labelled and _takes_labels(spec, network, watching.seen)
+    used = watching.seen or (getattr(network, "conditional", False) and _differs_by_label(network, inputs, data))
+    conditional = labelled and _takes_labels(spec, network, used)
     if conditional and dynamics.label_dropout:
         _check_null_label(spec, network, inputs, data)
     if not conditional and (dynamics.guidance is not None or any(_guided(protocol) for protocol in protocols)):
@@ -230,6 +240,12 @@ def _guided(protocol: Protocol) -> bool:
     return getattr(protocol.metric.params, "guidance", None) is not None
 
 
+# What asks a tensor for its shape, type or device alone.
+OF_SHAPE = {"__get__", "size", "dim", "ndimension", "numel", "__len__", "is_floating_point", "stride", "is_contiguous"}
+OF_SHAPE |= {f"new_{kind}" for kind in ("zeros", "ones", "full", "empty", "tensor")}
+OF_SHAPE |= {f"{kind}_like" for kind in ("zeros", "ones", "full", "empty", "rand", "randn")}
+
+
 class Watching(TorchFunctionMode):
     """Notes whether some tensor is computed with; asking for its shape or device is no such thing."""
 
@@ -238,11 +254,27 @@ class Watching(TorchFunctionMode):
         self.tensor, self.seen = tensor, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.tensor is not None and getattr(func, "__name__", "") != "__get__":
+        if self.tensor is not None and getattr(func, "__name__", "") not in OF_SHAPE:
             given = [*args, *(kwargs or {}).values()]
             parts = [part for one in given for part in (one if isinstance(one, list | tuple) else [one])]
             self.seen = self.seen or any(part is self.tensor for part in parts)
         return func(*args, **(kwargs or {}))
+
+
+def _differs_by_label(network: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], data: DataSet) -> bool:
+    """Whether labels matter to a network that says so and looks at them where no one sees it, as a scripted module."""
+    z, r, t, y = inputs
+    if y is None or data.num_classes is None or data.num_classes < 2:
+        return False
+    moved, rng = copy.deepcopy(network).eval(), generator(SEED, "rehearsal labels")
+    with torch.no_grad():
+        for p in moved.parameters():  # away from zeros of the start, behind which nothing is seen
+            p.add_(0.02 * torch.randn(p.shape, generator=rng, dtype=p.dtype))
+        with seeded(SEED):
+            one = moved(z, r, t, y)
+        with seeded(SEED):
+            other = moved(z, r, t, (y + 1) % data.num_classes)
+    return not torch.equal(one, other)
 
 
 def _takes_labels(spec: Spec, network: nn.Module, used: bool) -> bool:

@@ -107,6 +107,11 @@ KEPT: dict[str, dict[str, str]] = {
         "init": "self.conditional = True; self.label = nn.Embedding(11, 16)",
         "forward": "h = h if y is None else h + self.label(y)",
     },
+    "the labels' shape": {"forward": "h = h if y is None else h * y.size(0) / len(y) + torch.zeros_like(y)[:, None]"},
+    "labels unseen": {
+        "init": "self.conditional = True; self.label = nn.Embedding(11, 16)",
+        "forward": "h = h if y is None else h + self.label(y.data)",
+    },
 }  # fmt: skip
 
 
@@ -223,6 +228,8 @@ class Metric(Params):
         ({}, None),
         ({"value": "context.samples(protocol).mean()"}, None),  # a number in a tensor is one
         ({"x": "torch.ones(n, 3)"}, "a batch is float32 (8, 3), where float32 (8, 2) is wanted"),
+        ({"rows": "1"}, "reference_samples() gives float32 (1, 2), where float32 (at least 2, 2) is wanted"),
+        ({"x": "torch.full((n, 2), torch.nan)"}, "a batch holds values that are not finite"),
         ({"x": "torch.rand(n, 2)"}, "the batch of a step is another when asked again"),
         ({"labels": "int32"}, "the labels of a batch are int32 (8,), where int64 (8,) is wanted"),
         ({"value": "context.samples(protocol)"}, "Metric returns a Tensor, where a number is wanted"),
