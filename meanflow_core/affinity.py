@@ -57,7 +57,7 @@ class TaskAffinity(Probe):
         """Nothing to keep: every protocol brings its own parameters."""
 
     def preflight(self, protocol: Protocol) -> list[str]:
-        """What stands in the way of a protocol, in words; empty if nothing does."""
+        """What stands in the way of a protocol; empty if nothing does."""
         return problems_with(protocol)
 
     def measure(self, situation: Situation, protocols: Sequence[Protocol]) -> Measured:

@@ -99,7 +99,7 @@ def all_finite(x: Array) -> bool:
 
 
 def bad_moments(mean: Array, covariance: Array, dimensions: int | None = None) -> str | None:
-    """What is wrong with a mean (d,) and covariance (d, d), in words; None if nothing is."""
+    """What is wrong with a mean (d,) and covariance (d, d); None if nothing is."""
     d = mean.size if dimensions is None else dimensions
     if mean.shape != (d,) or covariance.shape != (d, d):
         return f"has a mean {mean.shape} and a covariance {covariance.shape}, not ({d},) and ({d}, {d})"

@@ -244,7 +244,7 @@ class Measurement(Strict):
 
 
 def unmeasurable(measurement: Measurement, trainer: Program | None) -> str | None:
-    """Why something cannot be measured of what a trainer trains (None: the built-in one), in words; None if it can."""
+    """Why something cannot be measured of what a trainer trains (None: the built-in one); None if it can."""
     params, label = measurement.metric.params, measurement.metric_label
     if trainer is None:
         if not (measurement.observed and params.any_weights):

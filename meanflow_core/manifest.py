@@ -14,7 +14,7 @@ from typing import Any
 FORMAT = 1
 MANIFEST = "manifest.json"
 EMA = "ema.safetensors"
-OPAQUE = "program"  # in the meta of what a trainer of one's own has saved: its name
+OPAQUE = "program"  # in the meta of what a trainer of your own has saved: its name
 
 
 class CheckpointError(RuntimeError):
@@ -57,7 +57,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def snapshot_files(snapshot: Path, full: Path) -> dict[str, Path | bytes]:
     """The files, by name, of the snapshot of a step: those that are there, else made of the step's full checkpoint,
-    which holds the EMA weights too; none where there is neither, or only what a trainer of one's own has saved.
+    which holds the EMA weights too; none where there is neither, or only what a trainer of your own has saved.
 
     Raises: CheckpointError.
     """

@@ -1,4 +1,4 @@
-"""Components of one's own: a class in a Python file, or in an installed package.
+"""Components of your own: a class in a Python file, or in an installed package.
 
 A study file says ``use: ./my.py:CosineGap``, and the component is then called ``CosineGap@<hash of the file>``. Under
 that name it stands in keys and records, so another text is another component. The text travels with the study and its
@@ -98,7 +98,7 @@ def with_sources(given: Any) -> Any:
 
 
 def source_of(name: str) -> Source | None:
-    """The source of a component of one's own, by its name; None of any other name."""
+    """The source of a component of your own, by its name; None of any other name."""
     own = _OWN.fullmatch(name)
     return _SOURCES.get(own[2]) if own else None
 
@@ -117,7 +117,7 @@ def _hashes_in(value: Any) -> Iterator[str]:
 
 
 def found(name: str) -> Component | None:
-    """The component of one's own that is called ``name``; None where the name is not of that form.
+    """The component of your own that is called ``name``; None where the name is not of that form.
 
     Raises: ComponentError with file and line where its source is missing or fails.
     """

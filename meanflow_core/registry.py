@@ -79,7 +79,7 @@ class Params(Strict):
         return False
 
     def damage(self) -> list[str]:
-        """Of a data set: what is wrong with what this machine has of it, in words; empty where it has nothing."""
+        """Of a data set: what is wrong with what this machine has of it; empty where it has nothing."""
         return []
 
     def is_identity(self) -> bool:
@@ -91,7 +91,7 @@ class Params(Strict):
         return True
 
     def problem_in(self, dynamics: Any) -> str | None:
-        """Why it cannot be part of these dynamics (a `Dynamics`), in words; None where it can."""
+        """Why it cannot be part of these dynamics (a `Dynamics`); None where it can."""
         return None
 
     def sample_shape(self) -> tuple[int, ...] | None:
@@ -111,12 +111,12 @@ class Params(Strict):
         return None
 
     def problem_on(self, shape: tuple[int, ...]) -> str | None:
-        """Of a network: why it cannot be trained on samples of this shape, in words; None where it can."""
+        """Of a network: why it cannot be trained on samples of this shape; None where it can."""
         return None
 
     def problems_with(self, protocol: Any, data: Any) -> list[str]:
         """Of a metric: why it can never be measured under a protocol (a `Protocol`) on data of which the
-        `components.facts.Facts` are known, in words, with what would do. Files that a machine lacks are no such reason.
+        `components.facts.Facts` are known, with what would do. Files that a machine lacks are no such reason.
         """
         return []
 
@@ -166,7 +166,7 @@ R = TypeVar("R")
 
 
 def component(kind: str, *, version: int = 1, uses_horizon: bool = False) -> Callable[[P], P]:
-    """Class decorator for a component of one's own: a parameter model with a method ``build(self, context)``, to be
+    """Class decorator for a component of your own: a parameter model with a method ``build(self, context)``, to be
     named by ``use`` in a study file (`meanflow_core.own`).
 
     Raises: ComponentError for an unknown kind, or for one that cannot read T.

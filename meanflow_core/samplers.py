@@ -51,7 +51,7 @@ def sample(
     Raises: ValueError for an unknown solver or nfe < 1.
     """
     if solver not in SOLVERS:
-        raise ValueError(f"unknown solver '{solver}' (there is: {', '.join(SOLVERS)})")
+        raise ValueError(f"unknown solver '{solver}' (available: {', '.join(SOLVERS)})")
     return in_batches(lambda rows, labels: SOLVERS[solver](net, rows, labels, nfe), z, y, batch_size=batch_size)
 
 

@@ -67,7 +67,7 @@ def untouched(network: nn.Module) -> Iterator[None]:
 
 
 def unkept(network: nn.Module) -> Iterator[str]:
-    """Why the state of a network cannot be kept, averaged or trained, in words, with what would do."""
+    """Why the state of a network cannot be kept, averaged or trained, with what would do."""
     if lazy := [name for name, p in (*network.named_parameters(), *network.named_buffers()) if is_lazy(p)]:
         yield f"'{lazy[0]}' is lazy and has no shape yet: call the module once in build(), or give it its sizes"
         return

@@ -106,7 +106,7 @@ class Trainer:
         return nullcontext()
 
     def _chance(self) -> AbstractContextManager[Any]:
-        """A network of one's own may draw global random numbers (dropout): those of a step follow from (seed, i)."""
+        """A network of your own may draw global random numbers (dropout): those of a step follow from (seed, i)."""
         if self.dynamics.network.params.declared is None:
             return nullcontext()
         return seeded(derived_seed(self.seed, "network", self.step), self.device)

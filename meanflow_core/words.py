@@ -19,9 +19,9 @@ def listed(names: Iterable[object], shown: int = SHOWN) -> str:
 
 
 def there_is(name: object, names: Iterable[object], shown: int = SHOWN) -> str:
-    """What is said after a name that is none of ``names``: `` (did you mean 'b'? there is: a, b, c)``."""
+    """What is said after a name that is none of ``names``: `` (did you mean 'b'? available: a, b, c)``."""
     known = [str(one) for one in names]
-    return f" ({did_you_mean(name, known)}there is: {listed(known, shown)})"
+    return f" ({did_you_mean(name, known)}available: {listed(known, shown)})"
 
 
 def did_you_mean(name: object, names: Iterable[str]) -> str:

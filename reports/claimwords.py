@@ -1,4 +1,4 @@
-"""What was declared of a claim, and how its metrics agree, in words."""
+"""What was declared of a claim, and how its metrics agree."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def find(found: Sequence[Reading], metric: str, nfe: int | None = None, solver: 
     known = listed(f"{r.metric} at {r.nfe} NFE ({r.solver})" for r in found)
     how = (f" at {nfe} NFE" if nfe else "") + (f" with solver '{solver}'" if solver else "")
     meant = did_you_mean(metric, {r.metric for r in found} - {metric})
-    raise ReportError(f"'{metric}'{how} is not among what this study measures ({meant}there is: {known})")
+    raise ReportError(f"'{metric}'{how} is not among what this study measures ({meant}available: {known})")
 
 
 def points(frame: pd.DataFrame, reading: Reading) -> pd.DataFrame:

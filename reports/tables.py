@@ -53,7 +53,7 @@ class Cell:
 
     @property
     def missing(self) -> str:
-        """What is not there, in words; empty where all is."""
+        """What is not there; empty where all is."""
         if self.absent or not self.n:
             return self.absent or "not measured"
         lacking = [seed for seed in self.seeds if seed not in self.values]

@@ -1,4 +1,4 @@
-"""Metrics, components, ranges and what is missing, in words."""
+"""Metrics, components, ranges and what is missing."""
 
 from __future__ import annotations
 

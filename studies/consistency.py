@@ -218,7 +218,7 @@ def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
         if value not in values:
             yield (
                 (*loc, "among"),
-                f"no arm of '{claim.panel}' has {name} = {value} (there is: {listed(dict.fromkeys(values))})",
+                f"no arm of '{claim.panel}' has {name} = {value} (available: {listed(dict.fromkeys(values))})",
             )
     found = _measures(study, metric, claim.nfe, claim.solver)
     if claim.test == "speedup" and found and all(measure.every_epochs is None for measure in found):

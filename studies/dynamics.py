@@ -45,7 +45,7 @@ def stage_dynamics(study: ResolvedStudy, stage: Stage, attributes: Mapping[str, 
 
 
 def trainers(study: ResolvedStudy, stages: Collection[str] | None = None) -> list[Program | None]:
-    """The trainers of one's own that train some arm's stage (of some ``stages``), None being the built-in one.
+    """The trainers of your own that train some arm's stage (of some ``stages``), None being the built-in one.
 
     Raises: ValueError, never once `studies.loader.resolve` has passed.
     """

@@ -98,7 +98,7 @@ class Images(Strict):
 
 
 class Own(Strict):
-    """A figure that a component of one's own draws on axes as wide as the page and ``height`` inches high
+    """A figure that a component of your own draws on axes as wide as the page and ``height`` inches high
     (`reports.ownfigure`)."""
 
     kind: Literal["own"]

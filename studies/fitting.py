@@ -152,4 +152,4 @@ def misfit(data: Data) -> str:
         study = ResolvedStudy.model_validate(data)
     except ValidationError as error:
         return refusal(error.errors()[0])
-    return next((re.split(r" \((?:did you mean|there is:)", message)[0] for _, message in problems(study)), "")
+    return next((re.split(r" \((?:did you mean|available:)", message)[0] for _, message in problems(study)), "")

@@ -185,7 +185,7 @@ def merged(
 ) -> tuple[dict[str, Any], set[Loc]]:
     """A scale laid over the study, overrides laid over both, not validated yet; and what was overridden.
 
-    A study is tied to the paper's numbers (`OF_PAPER`) no longer where a file of one's own extends it, or an override
+    A study is tied to the paper's numbers (`OF_PAPER`) no longer where a file of your own extends it, or an override
     changes more than how it is run and which points a sweep has; unless the file or an override says that it is.
 
     Raises: StudyError for a scale that is not there, or an override that cannot be laid over.

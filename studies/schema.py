@@ -152,7 +152,7 @@ class ResolvedStudy(Strict):
 
     ``trainer`` is a program of one's own that trains instead of ours, every stage of every arm.
 
-    ``sources`` are the files that components of one's own come from; they are found, not written.
+    ``sources`` are the files that components of your own come from; they are found, not written.
 
     ``primary`` is the metric label that figures and claims use unless they name another. ``truth`` is that of the true
     error (of data whose fields are known) that is drawn and judged beside it.

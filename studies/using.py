@@ -71,7 +71,7 @@ def _word(word: Any, folder: Path, said: str, always: bool) -> Any:
 
 
 def as_used(value: Any) -> Any:
-    """``value`` with components and files of one's own as a file may name them: by ``use`` or ``file``, and the whole
+    """``value`` with components and files of your own as a file may name them: by ``use`` or ``file``, and the whole
     path."""
     if isinstance(value, list):
         return [as_used(part) for part in value]

@@ -80,7 +80,7 @@ class Backend(Protocol):
         """Ask `run` to end early. A signal handler may call this."""
 
     def waits_for(self) -> str:
-        """What `run` waits for once it is stopped, in words. A signal handler may call this."""
+        """What `run` waits for once it is stopped. A signal handler may call this."""
 
 
 class Workers(Protocol):

@@ -10,7 +10,7 @@ from sweeps.cancelling import CANCELLED
 
 Cause = Literal["preempted", "timeout", "out of memory", "lost", "cancelled", "user error", "failed"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
-VAIN: frozenset[Cause] = frozenset({"user error"})  # trying again ends the same until something is mended
+VAIN: frozenset[Cause] = frozenset({"user error"})  # trying again ends the same until something is fixed
 
 _MEMORY = re.compile(
     r"\b(OutOfMemoryError|MemoryError|out of memory|oom[- _]?kill\w*|not enough memory)\b", re.IGNORECASE

@@ -12,7 +12,7 @@ def choose_device(kind: str) -> torch.device:
 
 
 def missing_device(kind: str) -> str | None:
-    """What is missing to run on a device, in words; None if it is there."""
+    """What is missing to run on a device; None if it is there."""
     return "torch finds no CUDA GPU here" if kind == "cuda" and not torch.cuda.is_available() else None
 
 

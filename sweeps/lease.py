@@ -87,7 +87,7 @@ def _read(path: Path) -> tuple[dict[str, Any], float] | None:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lease, in words; None if nobody does (or the holder is gone)."""
+    """Who holds the lease; None if nobody does (or the holder is gone)."""
     found = _read(path)
     if found is None or is_stale(*found):
         return None

@@ -82,14 +82,14 @@ def start_of(step: int, reached: Sequence[int]) -> int:
 
 
 def states_before(node: Node, full: set[int], reach: set[int]) -> set[int]:
-    """The full checkpoints from which what is to be reached can be: a trainer of one's own has to pass through it."""
+    """The full checkpoints from which what is to be reached can be: a trainer of your own has to pass through it."""
     return full - reach if node.trajectory.dynamics.trainer is not None else full
 
 
 def train_pieces(node: Node, full: set[int], reach: set[int]) -> Iterator[tuple[int, int]]:
     """The (start, stop] that must be trained to pass through the steps that are to be reached (see `steps_to_reach`).
     Pieces never cross a branch point that is lacking; each starts at the nearest earlier full checkpoint, and is (s, s]
-    where only a full checkpoint is to be observed; a trainer of one's own reports steps that it does, so there they
+    where only a full checkpoint is to be observed; a trainer of your own reports steps that it does, so there they
     start before. What is held is trained whole."""
     if node.trajectory.dynamics.held:
         if reach:

@@ -1,4 +1,4 @@
-"""What is missing before a session can run, in words. Loads torch only for GPUs, files, exact fields, guidance,
+"""What is missing before a session can run. Loads torch only for GPUs, files, exact fields, guidance,
 transforms and what is of the user's own."""
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _of_trainer(node: Node, elsewhere: bool) -> Iterator[str]:
 
 
 def _failure(spec: Spec, horizon: int | None, facts: Mapping[str, Any], why: str = " cannot be built") -> str | None:
-    """Why a component cannot be built, in words; None where it can."""
+    """Why a component cannot be built; None where it can."""
     try:
         spec.build(horizon, **facts)
     except ValueError as error:

@@ -161,7 +161,7 @@ def slots(jobs: Sequence[Job]) -> int:
         there = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise StudyError(
             f"a job needs {threads} CPU{'s' if threads > 1 else ''}{' and a GPU' if gpu else ''} on one node, and no "
-            f"node of the Ray cluster has that (there is: {there})"
+            f"node of the Ray cluster has that (available: {there})"
         )
     return fit
 

@@ -42,12 +42,12 @@ from sweeps.worker import process_restored
 
 ROWS = 8
 MOST_PARAMETERS = 200_000_000  # of a network that is tried here: with gradients, moments and averages, 4 GiB
-MOST_SECONDS = 5.0  # of sampling for a metric of one's own
+MOST_SECONDS = 5.0  # of sampling for a metric of your own
 SEED = 0
 
 
 class Impossible(Exception):
-    """Why it cannot be, in words."""
+    """Why it cannot be."""
 
 
 class Failing(Impossible):
@@ -61,7 +61,7 @@ def rehearse(
     protocols: Sequence[Protocol],
     device: str = "cpu",
 ) -> list[str]:
-    """Why these dynamics cannot be trained on a device, saved and measured, in words; empty if they can.
+    """Why these dynamics cannot be trained on a device, saved and measured; empty if they can.
 
     It is tried on the CPU. Where the device is another, what fails there proves nothing: its kernels may be its own.
     """
@@ -150,7 +150,7 @@ def _data(spec: Spec) -> tuple[DataSet | None, bool]:
 
 
 def _check_data(spec: Spec, data: DataSet) -> None:
-    """Raises: Impossible where data of one's own are not what they or their parameters say."""
+    """Raises: Impossible where data of your own are not what they or their parameters say."""
     said, name = Facts.of(spec), f"the data '{spec.short}'"
     if said.shape is not None and tuple(said.shape) != tuple(data.shape):
         raise Impossible(f"{name}: sample_shape() says {said.shape}, and what build() makes has {tuple(data.shape)}")
@@ -202,7 +202,7 @@ def _inputs(data: DataSet, labelled: bool) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _check_network(dynamics: Dynamics, data: DataSet, protocols: Sequence[Protocol]) -> None:
-    """Raises: Impossible where a network of one's own cannot be trained, kept or measured."""
+    """Raises: Impossible where a network of your own cannot be trained, kept or measured."""
     spec, name = dynamics.network, f"the network '{dynamics.network.short}'"
     try:
         network = build_network(dynamics, data, SEED)
@@ -390,7 +390,7 @@ def _passing(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_metric(protocol: Protocol, context: EvaluationContext) -> None:
-    """Raises: Impossible where a metric of one's own fails on what is hardly trained, or returns no number."""
+    """Raises: Impossible where a metric of your own fails on what is hardly trained, or returns no number."""
     name = f"the metric '{protocol.metric.short}'"
     try:
         found = as_number(protocol.metric_label, protocol.metric.build().compute(context, protocol))

@@ -117,7 +117,7 @@ def select(stored: Sequence[StoredStudy], chosen: Filter, unreadable: list[str] 
     near = [one for one in stored if _like(one.run.scale, chosen.scale) and _of_variant(one, chosen.variant)]
     if not near and (stored or chosen.what or chosen.seeds):
         raise StudyError(
-            f"no study was run{_in_words(chosen)} ({_meant_by(chosen, stored)}there is: {_studies(stored)})"
+            f"no study was run{_in_words(chosen)} ({_meant_by(chosen, stored)}available: {_studies(stored)})"
         )
     found: list[dict[int, Arm]] = [{} for _ in near]
     for pattern in chosen.what or ("*",):
@@ -129,7 +129,7 @@ def select(stored: Sequence[StoredStudy], chosen: Filter, unreadable: list[str] 
     ]
     if any(found) and not any(one.arms for one in kept):
         seeds = sorted({arm.seed for arms in found for arm in arms.values()})
-        raise StudyError(f"none of these seeds was run (there is: {listed(seeds)})")
+        raise StudyError(f"none of these seeds was run (available: {listed(seeds)})")
     return [one for one in kept if one.arms]
 
 
@@ -141,7 +141,7 @@ def _hits(pattern: str, stored: Sequence[StoredStudy], unreadable: list[str] | N
     if rest and not named:
         raise StudyError(
             f"'{pattern}': no study that was run is called '{study}' (a pattern is study/panel/arm, and * is any; "
-            f"{did_you_mean(study, {one.run.study for one in stored})}there is: {_studies(stored)})"
+            f"{did_you_mean(study, {one.run.study for one in stored})}available: {_studies(stored)})"
         )
     panel, name = [*rest, "*", "*"][:2] if named else ("*", study)
     readable = [one for one in named or stored if _readable(one, unreadable)]
@@ -151,7 +151,7 @@ def _hits(pattern: str, stored: Sequence[StoredStudy], unreadable: list[str] | N
         studies = "" if named else f"the studies {_studies(stored)}, and the arms "
         arms = [arm for one in readable for arm in one.arms]
         meant = did_you_mean(pattern, [*(one.run.study for one in stored), *_names(arms), *(arm.name for arm in arms)])
-        raise StudyError(f"{said} ({meant}there is: {studies}{arm_names(arms)})")
+        raise StudyError(f"{said} ({meant}available: {studies}{arm_names(arms)})")
     return hits
 
 

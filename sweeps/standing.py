@@ -23,7 +23,7 @@ from sweeps.tree import Tree
 
 Place = tuple[str | None, str, int]  # kind, trajectory, and where the segment stops
 Ends = Mapping[str, Sequence[int]]  # by trajectory, its start and where its segments stop
-Held = Callable[[AttemptRecord], str | None]  # who works on an unfinished attempt, in words; None if nobody does
+Held = Callable[[AttemptRecord], str | None]  # who works on an unfinished attempt; None if nobody does
 
 
 @dataclass(frozen=True)

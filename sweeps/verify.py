@@ -129,7 +129,7 @@ def _restore(trainer: Trainer, home: Home, key: str, start: int, parent: Checkpo
 
 def verify_session(session: Session, home: Home, first: int, second: int) -> list[dict[str, Any]]:
     """One record a distinct dynamics of the session's first study, on the device that its scale would use; none of one
-    whose trainer promises nothing. What is found of a trainer of one's own is recorded in the home.
+    whose trainer promises nothing. What is found of a trainer of your own is recorded in the home.
 
     Raises: ProgramError if such a trainer fails.
     """

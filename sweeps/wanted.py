@@ -21,7 +21,7 @@ Group = list[RunFile]  # runs of one study, scale, variant and configuration, ol
 class Wants:
     """``tree`` is what the runs that count want. ``past`` is that of all runs, where superseded ones do not count.
     ``opaque`` are trajectories that a run which counts names, but of which this program cannot derive what is wanted:
-    an older version recorded it, or a component of one's own is not there."""
+    an older version recorded it, or a component of your own is not there."""
 
     tree: Tree
     past: Tree

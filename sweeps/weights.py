@@ -75,7 +75,7 @@ def kept_at(home: Home, arm: Arm, epoch: float | None, weights: Weights = "ema")
         if abs(one.epoch - epoch) < 1e-9:
             return one
     epochs = listed(f"{one.epoch:g}" for one in there)
-    raise StudyError(f"no {weights} weights of {name} are kept at epoch {epoch:g} (there is: {epochs})")
+    raise StudyError(f"no {weights} weights of {name} are kept at epoch {epoch:g} (available: {epochs})")
 
 
 def load_weights(
@@ -143,7 +143,7 @@ def sample_arm(
 def _program_samples(
     kept: Kept, n: int, nfe: int, solver: Solver, seed: int, weights: Weights, data: DataSet, device: str
 ) -> torch.Tensor:
-    """The same by the sampler of a trainer of one's own. Raises: StudyError in its last words where it fails."""
+    """The same by the sampler of a trainer of your own. Raises: StudyError in its last words where it fails."""
     from sweeps.program.process import ProgramError
     from sweeps.program.sampling import ProgramContext
 

@@ -137,7 +137,7 @@ def _run_of(attempt: Attempt, home: Home, job: Job, progress: Progress, stop: Sh
         ranks.tell(TRAIN)
         return run
     if ranks.size > 1:
-        raise ProgramError("a trainer of one's own starts its processes itself: give its job one process")
+        raise ProgramError("a trainer of your own starts its processes itself: give its job one process")
     return ProgramTraining(attempt, home, job, progress, stop)
 
 

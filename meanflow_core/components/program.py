@@ -1,4 +1,4 @@
-"""A trainer of one's own: any program that keeps the worker's protocol (docs/worker-protocol.md). Torch-free.
+"""A trainer of your own: any program that keeps the worker's protocol (docs/worker-protocol.md). Torch-free.
 
 What decides a training step and its samples is the program: its commands with their files, its version and its options.
 So these stand in the keys of what it trains. How its processes are started (``launch``) does not.
@@ -24,7 +24,7 @@ class ProgramFile(Params):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
     def changed(self) -> str | None:
-        """Why it is not the file that was meant, in words; None where it is."""
+        """Why it is not the file that was meant; None where it is."""
         try:
             same = file_sha256(Path(self.file)) == self.sha256
         except OSError as error:
@@ -37,7 +37,7 @@ Word = str | ProgramFile
 
 
 class Program(Params):
-    """How a trainer of one's own is started, and what it promises.
+    """How a trainer of your own is started, and what it promises.
 
     In the words of ``command`` the text ``{segment}`` stands for the file that says what to train, in those of
     ``sampler`` ``{request}`` for the one that says what to sample; ``{python}`` is the interpreter of this program.
@@ -88,7 +88,7 @@ class Program(Params):
         return tuple(dict.fromkeys((*(word for word in words if isinstance(word, ProgramFile)), *self.files)))
 
     def changed(self) -> list[str]:
-        """What of its files is not as it was when the study was read, in words."""
+        """What of its files is not as it was when the study was read."""
         return [said for file in self.made_of() if (said := file.changed()) is not None]
 
     def canonical(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _hashed(words: tuple[Word, ...]) -> list[str]:
 
 @register("network", "program", version=1, impl="meanflow_core.networks.program:build")
 class ProgramNetworkParams(Params):
-    """The network that a trainer of one's own has, of which nothing is known here."""
+    """The network that a trainer of your own has, of which nothing is known here."""
 
     def problem_in(self, dynamics: Any) -> str | None:
         if dynamics.trainer is None:
@@ -123,7 +123,7 @@ class ProgramNetworkParams(Params):
 
 @register("metric", "reported", version=1, impl="meanflow_core.evaluation.reported:Reported")
 class ReportedParams(Params):
-    """A number that a trainer of one's own reports among the metrics of the step, under the name ``key``."""
+    """A number that a trainer of your own reports among the metrics of the step, under the name ``key``."""
 
     observed: ClassVar[bool] = True
     any_weights: ClassVar[bool] = True

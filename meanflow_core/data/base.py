@@ -55,7 +55,7 @@ class DataSet(ABC):
         return None
 
     def preflight(self) -> list[str]:
-        """What is missing before this data set can be used, in words; empty if it is ready."""
+        """What is missing before this data set can be used; empty if it is ready."""
         return []
 
 

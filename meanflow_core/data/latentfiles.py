@@ -140,7 +140,7 @@ def read_reference(path: Path) -> tuple[Array, Array]:
 
 
 def problems(folder: Path, params: LatentsParams | None, *, thorough: bool = False) -> list[str]:
-    """What is wrong with latents that are there, in words; empty if nothing is. A process remembers what it found in
+    """What is wrong with latents that are there; empty if nothing is. A process remembers what it found in
     the moments as long as the file does not change, unless it is to be thorough.
 
     Args:
@@ -185,7 +185,7 @@ def _disagreements(path: Path, meta: LatentsMeta, params: LatentsParams) -> Iter
 
 
 def item_problem(items: Array, logvar: bool, indices: Array) -> str | None:
-    """What is wrong with items (B, 2·channels, side, side) float16 of these indices, in words; None if nothing is."""
+    """What is wrong with items (B, 2·channels, side, side) float16 of these indices; None if nothing is."""
     half = items.shape[1] // 2
     mean, spread = items[:, :half], items[:, half:]
     # By bits, since NumPy's half precision is ten times slower: as integers positive numbers keep their order.

@@ -386,7 +386,7 @@ def moments(chunks: Iterable[Array], dimensions: int) -> tuple[Array, Array]:
 
 
 def problems(name: str, fingerprint: str | None = None, *, thorough: bool = False) -> list[str]:
-    """What is wrong with a data set, in words; empty if nothing is. A process remembers what it found as long as no
+    """What is wrong with a data set; empty if nothing is. A process remembers what it found as long as no
     file changes, unless it is to be thorough.
 
     Args:

@@ -56,7 +56,7 @@ class KID:
 
 
 def missing_for(space: FeatureSpace, protocol: Protocol) -> list[str]:
-    """The files that are missing to measure in a feature space, in words."""
+    """The files that are missing to measure in a feature space."""
     missing = data_of(cache_key(protocol.reference)).preflight()
     return missing + (missing_assets(protocol.reference) if space == "inception" else [])
 

@@ -76,7 +76,7 @@ def _timed(context: EvaluationContext, protocol: Protocol) -> Evaluated:
 
 
 def preflight(protocol: Protocol) -> list[str]:
-    """What is missing to measure a protocol, in words; empty if it is ready. Trains and downloads nothing."""
+    """What is missing to measure a protocol; empty if it is ready. Trains and downloads nothing."""
     missing: list[str] = _metric(protocol).preflight(protocol)
     return missing
 

@@ -32,7 +32,7 @@ def weights_path() -> Path:
 
 
 def missing_assets(spec: Spec) -> list[str]:
-    """What is missing to measure FID on data ``spec``, in words; empty if everything is there."""
+    """What is missing to measure FID on data ``spec``; empty if everything is there."""
     if not isinstance(spec.params, LatentsParams):
         return []  # what it is not for, its metrics say
     missing = []
@@ -49,7 +49,7 @@ def missing_assets(spec: Spec) -> list[str]:
 
 
 def missing_decoder(params: LatentsParams) -> list[str]:
-    """What is missing to decode latents, in words; empty if everything is there."""
+    """What is missing to decode latents; empty if everything is there."""
     folder = folder_of(params.dataset)
     if folder is None:
         return [f"{DATA_ROOT} is not set: it names the folder that holds {params.dataset}/"]

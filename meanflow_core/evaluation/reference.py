@@ -54,7 +54,7 @@ def coarse_map(shape: tuple[int, ...]) -> Tensor:
 
 
 def problems_with(protocol: Protocol) -> list[str]:
-    """Why a protocol can never be measured on its data, in words: what its metric's parameters say of them."""
+    """Why a protocol can never be measured on its data: what its metric's parameters say of them."""
     params, spec = protocol.metric.params, protocol.reference
     found: list[str] = asked(
         params, params.problems_with, protocol, Facts.of_data(spec.short, data_of(cache_key(spec)))

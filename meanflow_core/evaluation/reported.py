@@ -1,4 +1,4 @@
-"""What a trainer of one's own reports. It is recorded while the program runs, and cannot be measured afterwards."""
+"""What a trainer of your own reports. It is recorded while the program runs, and cannot be measured afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network inside a trainer of one's own."""
+"""The network inside a trainer of your own."""
 
 from __future__ import annotations
 

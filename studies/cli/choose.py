@@ -143,7 +143,7 @@ def study_of_figure(number: int, table: bool = False) -> tuple[str, str | None]:
     if number in found:
         return found[number]
     there = ", ".join(str(n) for n in sorted(found)) or "none"
-    raise StudyError(f"no study makes {kind[:-1]} {number} (there is: {there}); see `study list`")
+    raise StudyError(f"no study makes {kind[:-1]} {number} (available: {there}); see `study list`")
 
 
 def home_exists(home: Path) -> bool:

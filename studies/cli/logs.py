@@ -81,7 +81,7 @@ def _nothing(found: list[Try], attempt: int | None) -> str:
     if attempt is None or not found:
         return "nothing of this has been tried yet; `study status` says how it stands"
     numbers = sorted({one.attempt.attempt for one in found})
-    return f"there is no attempt {attempt} among those that match (there is: {listed(numbers)})"
+    return f"there is no attempt {attempt} among those that match (available: {listed(numbers)})"
 
 
 def _say(text: str) -> None:

@@ -39,7 +39,7 @@ def retry(
     kind: KindOpt = None,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Give up what was tried so often.")] = 3,
     force: Annotated[
-        bool, typer.Option("--force", help="Also what was tried too often, or ends the same until something is mended.")
+        bool, typer.Option("--force", help="Also what was tried too often, or ends the same until something is fixed.")
     ] = False,
     workers: WorkersOpt = None,
     backend: BackendOpt = BackendName.LOCAL,

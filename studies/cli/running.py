@@ -211,7 +211,7 @@ def next_step(failures: Sequence[Failure]) -> str:
         if vain == len(failures)
         else f"{vain} of these failures"
     )
-    return f"run the same command again when what it names is mended: until then {which} will repeat"
+    return f"run the same command again once what it names is fixed; until then {which} will repeat"
 
 
 def verify(

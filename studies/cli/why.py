@@ -80,7 +80,7 @@ def _arms(session: Session, asked: str, panel: str, name: str) -> list[Arm]:
     if not arms:
         there = (f"{arm.panel}/{arm.name}" for arm in session.arms)
         meant = did_you_mean(f"{panel}/{name}", there)
-        raise StudyError(f"no arm is called '{asked}' ({meant}there is: {arm_names(session.arms)})")
+        raise StudyError(f"no arm is called '{asked}' ({meant}available: {arm_names(session.arms)})")
     order = list(dict.fromkeys((arm.panel, arm.name) for arm in arms))
     return sorted(arms, key=lambda arm: (order.index((arm.panel, arm.name)), arm.seed))
 

@@ -57,7 +57,7 @@ def _no_connection(uri: str) -> str | None:
 
 
 def _why_not(url: str, starts: bytes) -> str | None:
-    """Why this is not the server that was meant, in words; None where it is, as far as can be told."""
+    """Why this is not the server that was meant; None where it is, as far as can be told."""
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return None if answer.read(64).lstrip().startswith(starts) else "answers, but not as one"

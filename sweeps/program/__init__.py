@@ -1,1 +1,1 @@
-"""Trainers of one's own under the worker's protocol (docs/worker-protocol.md): programs that import nothing of ours."""
+"""Trainers of your own under the worker's protocol (docs/worker-protocol.md): programs that import nothing of ours."""

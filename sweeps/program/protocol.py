@@ -1,4 +1,4 @@
-"""The files through which a trainer of one's own is told what to do, and says what it has done. Torch-free.
+"""The files through which a trainer of your own is told what to do, and says what it has done. Torch-free.
 
 docs/worker-protocol.md describes them; their JSON schemas in docs/schemas are made of these models.
 """

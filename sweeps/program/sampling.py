@@ -1,4 +1,4 @@
-"""Samples from a checkpoint of a trainer of one's own, drawn by its sampler and measured by us."""
+"""Samples from a checkpoint of a trainer of your own, drawn by its sampler and measured by us."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a trainer of one's own keep its promise? n + m steps against n, saving, restoring and m: the same files?
+"""Does a trainer of your own keep its promise? n + m steps against n, saving, restoring and m: the same files?
 
 What is found is recorded in the home, and prefixes are shared only where it passed (`missing_proof`).
 """
@@ -101,7 +101,7 @@ def known_proof(home: Home, trial: Trial) -> Proof | None:
 
 
 def missing_proof(home: Home, trial: Trial) -> str | None:
-    """Why prefixes of what is trained may not be shared yet, in words; None where they may."""
+    """Why prefixes of what is trained may not be shared yet; None where they may."""
     program = trial.dynamics.trainer
     if program is None or not trial.promised:
         return None

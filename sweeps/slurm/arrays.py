@@ -27,7 +27,7 @@ class Shape:
 
 
 def shape_of(job: Job, cluster: Cluster) -> Shape:
-    """Only training is shared by several processes. A trainer of one's own starts them itself, on one node."""
+    """Only training is shared by several processes. A trainer of your own starts them itself, on one node."""
     gpu = job.device != "cpu"
     if job.kind != "train":
         return Shape(gpu, job.threads)

@@ -79,7 +79,7 @@ class Cluster(Strict):
         if clash := sorted(named.keys() & OURS):
             known = ", ".join(name for name in cls.model_fields if name != "options")
             raise ValueError(
-                f"'{clash[0]}' is set by the program, or has a key of its own in the profile (there is: {known})"
+                f"'{clash[0]}' is set by the program, or has a key of its own in the profile (available: {known})"
             )
         return named
 

@@ -74,7 +74,7 @@ def test_everything_that_is_wrong_is_said_once_with_its_line(tmp_path: Path) -> 
     path.write_text("\n".join(lines) + "\n")
     done = study("check", path)
     assert done.returncode == 2
-    said = [re.sub(r" \((did you mean|there is:).*", "", line) for line in done.stderr.splitlines()]
+    said = [re.sub(r" \((did you mean|available:).*", "", line) for line in done.stderr.splitlines()]
     assert sorted(line.replace(str(path), "bad") for line in said) == [
         "bad:4: claims.0.panel: there is no panel 'nosuch'",
         "bad:5: claims.1.id: two claims are called 'a'  [cpu]",
@@ -92,7 +92,7 @@ def test_everything_that_is_wrong_is_said_once_with_its_line(tmp_path: Path) -> 
     assert done.returncode == 2
     (checked,) = json.loads(done.stdout)
     errors = {scale["scale"]: scale["errors"] for scale in checked["scales"]}
-    wanted = f"{path}:3: dynamcis: unknown key (did you mean 'dynamics'? there is: "
+    wanted = f"{path}:3: dynamcis: unknown key (did you mean 'dynamics'? available: "
     assert all(any(error.startswith(wanted) for error in found) for found in errors.values())
     assert len(errors["cpu"]) == 2, "the seeds too"
 

@@ -76,7 +76,7 @@ def test_one_filter_for_all(tiny: Path) -> None:
         (("--scale", "long"), ("at scale 'long'", "tiny at cpu")),
         (("--seeds", "x"), ("0-5 or 0,3,7",)),
         (("--status", "dead"), ("--status dead", "preempted, lost")),
-        (("--kind", "both"), ("--kind both", "there is: train, evaluate")),
+        (("--kind", "both"), ("--kind both", "available: train, evaluate")),
     ):
         for command in ("status", "watch", "logs"):
             refused(command, *args, home=tiny, says=says)
@@ -200,7 +200,7 @@ def test_logs_show_the_newest_attempt(copy: Path) -> None:
     assert "step 80: frechet_pixel at 1 NFE: " in measured
     assert "three" not in succeeds("logs", "tiny/left/v0", home=copy), "it does not need that trajectory"
     assert "== done" in succeeds("logs", "tiny/left/v4", "--follow", home=copy)
-    refused("logs", "--attempt", "99", home=copy, says=("no attempt 99", "there is: 1, 2"))
+    refused("logs", "--attempt", "99", home=copy, says=("no attempt 99", "available: 1, 2"))
     refused("logs", "--all", "--follow", home=copy, says=("leave out --all",))
     refused("logs", "--status", "running", home=copy, says=("nothing of this",))
     (attempt / "log.txt").unlink()

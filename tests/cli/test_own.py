@@ -1,4 +1,4 @@
-"""Components of one's own, one of every kind, in a folder outside of the repository: docs/examples/own, copied."""
+"""Components of your own, one of every kind, in a folder outside of the repository: docs/examples/own, copied."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_a_trial_that_diverges_is_named_and_the_rest_is_ranked(tmp_path: Path) -
         ((SWEEP, "--samples", "2"), "--samples 2 goes with --search"),
         ((SWEEP, "--panel", "wide"), "--panel wide goes with --search"),
         ((SWEEP, "--search", "asha", "--samples", "4", "--as", "x"), "--samples 4: 3 different points can be drawn"),
-        ((SWEEP, "--search", "asha", "--samples", "2", "--as", "x", "--panel", "tall"), "there is: wide, narrow"),
+        ((SWEEP, "--search", "asha", "--samples", "2", "--as", "x", "--panel", "tall"), "available: wide, narrow"),
         (
             (SWEEP, "--search", "asha", "--samples", "2", "--as", "x", "-o", "measure.0.every_epochs=4"),
             "measured only at epoch 4, the end",

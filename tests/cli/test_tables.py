@@ -105,7 +105,7 @@ def test_power_without_a_store_is_unknown(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "args, said",
-    [(("--table", "99"), "no study makes table 99 (there is: 1, 2, 3, 4, 5, 6)"),
+    [(("--table", "99"), "no study makes table 99 (available: 1, 2, 3, 4, 5, 6)"),
      (("--table", "3", "--metric", "v_error"), "leave them out with --table"),
      (("components", "--table", "3"), "say which"),
      (("--figure", "2", "--table", "3"), "say which"),

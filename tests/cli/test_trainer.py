@@ -1,4 +1,4 @@
-"""A trainer of one's own, from the command line: tests/assets/trainer, which imports none of the project's packages."""
+"""A trainer of your own, from the command line: tests/assets/trainer, which imports none of the project's packages."""
 
 from __future__ import annotations
 

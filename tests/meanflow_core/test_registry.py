@@ -160,7 +160,7 @@ def test_unknown_name_of_an_empty_kind() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "words"),
     [
-        ("network", {"name": "mlp", "widht": 96}, ["mlp", "widht", "there is: ", "width", "max_period"]),
+        ("network", {"name": "mlp", "widht": 96}, ["mlp", "widht", "available: ", "width", "max_period"]),
         ("network", {"name": "mlp", "width": "wide"}, ["mlp", "width", "integer"]),
         ("network", {"name": "mlp", "width": 0}, ["mlp", "width", "greater than 0"]),
         ("network", {"name": "mlp", "width": 1.5}, ["mlp", "width", "integer"]),

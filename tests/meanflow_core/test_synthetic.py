@@ -108,7 +108,7 @@ def test_batches_are_drawn_on_the_device() -> None:
 def test_arguments_that_make_no_sense() -> None:
     with pytest.raises(ValidationError, match="9 modes an axis do not fit a side of 8"):
         SyntheticLatentsParams(side=8, modes=9)
-    with pytest.raises(ComponentError, match="there is: channels, side, classes"):
+    with pytest.raises(ComponentError, match="available: channels, side, classes"):
         build({"name": "synthetic_latents", "rank": 3})
 
 

@@ -18,8 +18,8 @@ def test_lists_are_cut_and_say_how_much_is_left() -> None:
 
 
 def test_which_name_is_meant() -> None:
-    assert there_is("cpuu", ["cpu", "long"]) == " (did you mean 'cpu'? there is: cpu, long)"
-    assert there_is("nothing alike", ["cpu"]) == " (there is: cpu)"
+    assert there_is("cpuu", ["cpu", "long"]) == " (did you mean 'cpu'? available: cpu, long)"
+    assert there_is("nothing alike", ["cpu"]) == " (available: cpu)"
     assert did_you_mean("OBS_V", ["obs_v"]) == did_you_mean("obs-v", ["obs_v"]) == "did you mean 'obs_v'? "
     assert did_you_mean("x" * 10**6, ["y"]) == did_you_mean("x", []) == ""
 

@@ -71,5 +71,5 @@ def test_one_panel_is_kept_with_all_that_belongs_to_it_alone(panel: str) -> None
     assert {claim.panel for claim in one.claims} <= {panel} and any("there is no panel" in line for line in said)
     arms = {arm.name: arm for arm in expand_seed(whole, 0) if arm.panel == panel}
     assert {arm.name: arm for arm in expand_seed(one, 0)} == arms, "what is trained is the same"
-    with pytest.raises(StudyError, match=r"--panel wide: there is no such panel \(there is: ratio75, small\)"):
+    with pytest.raises(StudyError, match=r"--panel wide: there is no such panel \(available: ratio75, small\)"):
         resolve_fitted(source, "smoke", overrides, panel="wide")

@@ -152,7 +152,7 @@ def gap_study(*overrides: str) -> ResolvedStudy:
     [
         ("stages.1.transforms.0.lo=$low", r"stage 'u_finetune': \$low is no attribute of the arm .*lo"),
         ("panels.main.arms.lo=[0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0]", r"lo \(0.9\) must not exceed hi"),
-        ("controls.continue_v.stages.1.fm_ratio=$v_epochs", "there is: none"),
+        ("controls.continue_v.stages.1.fm_ratio=$v_epochs", "available: none"),
         ("claims.3.among={start: nowhere}", "no arm of 'main' has start = nowhere"),
         ("claims.3.among={begin: random}", "have no attribute 'begin'"),
         ("claims.0.margin=null", "an equivalence needs a 'margin'"),

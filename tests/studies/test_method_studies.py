@@ -302,11 +302,11 @@ def test_what_all_studies_assume_at_a_scale_stands_in_each(name: str, scale: str
         (
             "k_schedule",
             "figure.x=k",
-            r"no attribute in panel 'ratio75' 'k' \(there is: fm_ratio, method, schedule_power",
+            r"no attribute in panel 'ratio75' 'k' \(available: fm_ratio, method, schedule_power",
         ),
         ("k_schedule", "panels.ratio75.arms.schedule_power=[-1]", "schedule_power = -1, which is no number above 0"),
         ("k_schedule", "figure.reference=baseline", "no arm of panel 'ratio75' 'baseline'"),
-        ("k_schedule", "figure.paper_column=fid", r"no column 'fid' \(there is: at25, at50, fid_1nfe, fid_2nfe\)"),
+        ("k_schedule", "figure.paper_column=fid", r"no column 'fid' \(available: at25, at50, fid_1nfe, fid_2nfe\)"),
         ("k_schedule", "figure.nfe=4", r"not measured at 4 NFE \(jump\)"),
         (
             "k_schedule",

@@ -96,7 +96,7 @@ def test_weights_are_found_along_the_stages(home: OpenHome) -> None:
     assert [one.step for one in at.values()] == [0, 20, 40, 80]
     first, second = at[4].kept.arm.stages
     assert [one.kept.stage for one in at.values()] == [first, first, first, second]
-    with pytest.raises(StudyError, match=r"no ema weights of .* are kept at epoch 3 \(there is: 0, 2, 4"):
+    with pytest.raises(StudyError, match=r"no ema weights of .* are kept at epoch 3 \(available: 0, 2, 4"):
         home.checkpoint("tiny/right/v4", seed=0, epoch=3)
 
 
@@ -167,7 +167,7 @@ def test_the_commands_write_pictures(seeds: Path, tmp_path: Path) -> None:
     ("args", "said"),
     [
         (("sample", "tiny/left/nobody"), "no arm is called 'tiny/left/nobody'"),
-        (("sample", "tiny/left/v0", "--epoch", "1"), "are kept at epoch 1 (there is: 0, 2, 4)"),
+        (("sample", "tiny/left/v0", "--epoch", "1"), "are kept at epoch 1 (available: 0, 2, 4)"),
         (("sample", "tiny/left/v0", "--nfe", "0"), "numbers of function evaluations from 1"),
         (("sample", "tiny/left/v0", "--seed", "9"), "none of these seeds was run"),
         (("sample", "tiny/left/v0", "--weights", "online", "--epoch", "2"), "no online weights"),

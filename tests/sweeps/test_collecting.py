@@ -232,7 +232,7 @@ def test_what_only_superseded_runs_want_goes_when_asked_and_its_results_stay(cop
 
 
 def test_a_run_that_this_program_cannot_read_keeps_what_it_names(copy: Path) -> None:
-    """It was recorded by another version, or with a component of one's own that is not there."""
+    """It was recorded by another version, or with a component of your own that is not there."""
     home = Home(copy)
     path = home.run(run_names(home)[0]) / "run.json"
     path.write_text(path.read_text().replace('"name": "mlp"', '"name": "mine"'))

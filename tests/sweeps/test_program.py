@@ -1,4 +1,4 @@
-"""A trainer of one's own that does not do what it should: what is said, and that nothing wrong is published."""
+"""A trainer of your own that does not do what it should: what is said, and that nothing wrong is published."""
 
 from __future__ import annotations
 

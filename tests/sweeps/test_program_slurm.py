@@ -1,4 +1,4 @@
-"""A trainer of one's own on a real SLURM."""
+"""A trainer of your own on a real SLURM."""
 
 from __future__ import annotations
 

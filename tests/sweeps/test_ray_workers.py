@@ -108,7 +108,7 @@ def test_a_gpu_is_asked_for_where_one_is_wanted(ray_address: str, job: Job) -> N
     assert [wants_gpu(one, gpus=1) for one in (job, auto, cuda)] == [False, True, True]
     assert [wants_gpu(one, gpus=0) for one in (job, auto, cuda)] == [False, False, True]
     assert slots([job]) == 2 and slots([job, job.model_copy(update={"threads": 2})]) == 1
-    with pytest.raises(StudyError, match=r"needs 3 CPUs on one node, and no node .* \(there is: 2 CPUs, "):
+    with pytest.raises(StudyError, match=r"needs 3 CPUs on one node, and no node .* \(available: 2 CPUs, "):
         slots([job.model_copy(update={"threads": 3})])
 
 

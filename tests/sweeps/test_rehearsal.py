@@ -1,4 +1,4 @@
-"""A step in small before training: what components of one's own must be refused for, and what must pass and be kept."""
+"""A step in small before training: what components of your own must be refused for, and what must pass and be kept."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_what_matches_nothing_is_refused_with_what_there_is(chosen: Filter, says
 
 def test_a_home_without_runs() -> None:
     assert select([], Filter()) == []
-    with pytest.raises(StudyError, match="there is: nothing"):
+    with pytest.raises(StudyError, match="available: nothing"):
         select([], Filter(what=("tiny",)))
 
 

@@ -43,10 +43,10 @@ def test_the_profiles_that_come_with_us_are_valid() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("partitoin: gpu\n", ":1: partitoin: unknown key (did you mean 'partition'? there is: partition,"),
+        ("partitoin: gpu\n", ":1: partitoin: unknown key (did you mean 'partition'? available: partition,"),
         (
             "gpus: 1\ntime: {max: 5}\n",
-            ":2: time.max: unknown key (did you mean 'max_min'? there is: min_min, max_min, margin, startup_min)",
+            ":2: time.max: unknown key (did you mean 'max_min'? available: min_min, max_min, margin, startup_min)",
         ),
         ("gpus: -1\n", ":1: gpus: Input should be greater than or equal to 0"),
         ("options:\n  array: 0-5\n", ":1: options: 'array' is set by the program"),
@@ -66,7 +66,7 @@ def test_a_faulty_profile_is_refused_at_its_line(text: str, said: str, tmp_path:
 
 
 def test_an_unknown_profile_is_refused_with_what_there_is() -> None:
-    with pytest.raises(StudyError, match=r"unknown cluster profile 'mine' \(there is: gpu_example, single_node\);"):
+    with pytest.raises(StudyError, match=r"unknown cluster profile 'mine' \(available: gpu_example, single_node\);"):
         load_cluster("mine")
     with pytest.raises(StudyError, match="there is no file"):
         load_cluster("./nowhere.yaml")
