@@ -10,6 +10,7 @@ import pytest
 from tests.homes import MICRO, TINY, environment, study, study_process
 
 BASE = TINY.read_text(encoding="utf-8")
+MANY_POINTS = "space={" + ", ".join(f"{name}: {[*range(10)]}" for name in "abcdef") + "}"
 
 
 def refused(*args: str | Path, cwd: Path, says: tuple[str, ...], status: int = 2) -> bool:
@@ -118,16 +119,10 @@ def test_a_file_that_is_no_study_is_refused(files: dict[str, str], says: tuple[s
         (("run", TINY, "-o", "dynamics.data=digts", "--as", "x"), ("did you mean 'digits'?",)),
         (("plan", TINY, "-o", "panels.left.arms.v_epochs=[999999999]", "--as", "x"), ("more than 1,000,000 epochs",)),
         (
-            (
-                "plan",
-                "k_schedule",
-                "-o",
-                "space={" + ", ".join(f"{name}: {[*range(10)]}" for name in "abcdef") + "}",
-                "--as",
-                "x",
-            ),
-            ("-o steps_per_epoch", "valid integer"),
+            ("plan", "k_schedule", "-o", MANY_POINTS, "--as", "x"),
+            ("100,000 points",),
         ),
+        (("plan", TINY, "-o", "steps_per_epoch=true", "--as", "x"), ("-o steps_per_epoch", "valid integer")),
         (("plan", TINY, "-o", "dynamics.optimiser.lr=true", "--as", "x"), ("-o dynamics.optimiser.lr", "valid number")),
         (("plan", TINY, "-o", "panels.left.arms.v_epochs=[0, 2.5]", "--as", "x"), ("$v_epochs is 2.5",)),
         (("plan", TINY, "-o", "threads=100000", "--as", "x"), ("-o threads", "1024")),
