@@ -88,7 +88,7 @@ def of_means(situation: Situation, protocols: Sequence[Protocol]) -> Measured:
     """``mean_gradient``, ``ceiling`` and ``exact`` on the same N points: cosines of gradients of means."""
     tasks = list(dict.fromkeys(task for protocol in protocols for task in tasks_of(protocol)))
     if situation.data.exact is None and any(task.exact for task in tasks):
-        raise EvaluationError("the exact fields of the data are not known; use 'gmm' or another of known fields")
+        raise EvaluationError("the exact fields of the data are not known; use 'gmm_multi' or others whose are")
     gradients = []
     for name in SETS:
         batches = draw_points(situation, protocols[0], name, [task.gap for task in tasks])

@@ -9,7 +9,7 @@ import pandas as pd
 from meanflow_core.components import TRUE_ERROR_POINTS
 from reports.frames import Reading, Run
 from reports.versions import Version
-from reports.words import NAMES, common_words, component_words, family_of
+from reports.words import NAMES, TRUE_ERRORS, common_words, component_words, family_of
 from studies.schema import ResolvedStudy
 
 
@@ -47,7 +47,7 @@ def measured_words(readings: Sequence[Reading]) -> str:
     weights = "EMA" if first.weights == "ema" else first.weights
     family = family_of(first.metric)[0]
     drawn = "points" if family in NAMES else "samples"
-    number = min(first.samples, TRUE_ERROR_POINTS) if family in ("v_error", "u_error") else first.samples
+    number = min(first.samples, TRUE_ERROR_POINTS) if family in TRUE_ERRORS else first.samples
     return f"Measured: {common_words(readings)}, {number} {drawn}, {weights} weights."
 
 

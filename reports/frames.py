@@ -37,7 +37,8 @@ class Run(Interface):
 
 @dataclass(frozen=True)
 class Reading:
-    """One protocol: how a number was measured, and what it is called."""
+    """One protocol: how a number was measured, and what it is called. A metric that asks the network itself draws no
+    samples, so that NFE and solver say nothing."""
 
     protocol: str
     metric: str
@@ -45,6 +46,11 @@ class Reading:
     solver: str
     samples: int
     weights: str
+    asks_network: bool = False
+
+    def drawn(self, nfe: int | None, solver: str | None) -> bool:
+        """Whether its samples, if any, are drawn in so many steps and by this solver; None is any."""
+        return self.asks_network or (nfe in (None, self.nfe) and solver in (None, self.solver))
 
 
 def readings(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols) -> list[Reading]:
@@ -54,6 +60,7 @@ def readings(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols) ->
     """
     declared = [(m.metric.dump(), m.nfe, m.solver, m.samples, m.seed, m.weights) for m in study.measure]
     labels = [m.metric_label for m in study.measure]
+    asking = {m.metric_label for m in study.measure if m.metric.params.asks_network}
     ranked: list[tuple[int, str, Reading]] = []
     for key in frame["protocol"].unique():
         if key not in protocols:
@@ -62,7 +69,7 @@ def readings(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols) ->
         fields = (p["metric"], p["nfe"], p["solver"], p["samples"], p["seed"], p["weights"])
         # one that is only called the same (another version, with guidance) stands after those declared
         rank = declared.index(fields) if fields in declared else len(declared) + (*labels, p["label"]).index(p["label"])
-        reading = Reading(key, p["label"], p["nfe"], p["solver"], p["samples"], p["weights"])
+        reading = Reading(key, p["label"], p["nfe"], p["solver"], p["samples"], p["weights"], p["label"] in asking)
         ranked.append((rank, key, reading))
     return [reading for _, _, reading in sorted(ranked, key=lambda item: item[:2])]
 
@@ -73,7 +80,7 @@ def find(found: Sequence[Reading], metric: str, nfe: int | None = None, solver: 
     Raises: ReportError that lists what was measured.
     """
     for reading in found:
-        if reading.metric == metric and nfe in (None, reading.nfe) and solver in (None, reading.solver):
+        if reading.metric == metric and reading.drawn(nfe, solver):
             return reading
     known = listed(f"{r.metric} at {r.nfe} NFE ({r.solver})" for r in found)
     how = (f" at {nfe} NFE" if nfe else "") + (f" with solver '{solver}'" if solver else "")

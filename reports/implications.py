@@ -12,6 +12,7 @@ from typing import Literal
 
 from reports.claimwords import MEANINGLESS
 from reports.verdicts import Judgement, Outcome, Record, Verdict
+from reports.words import TRUE_ERRORS
 from studies.implications import Implication
 
 Overall = Literal["supported", "contradicted", "mixed", "undecided"]
@@ -116,5 +117,6 @@ def _line(name: str, verdict: Verdict | None) -> ClaimLine:
         facts = {k: getattr(outcome, k) for k in ("metric", "verdict", "effect", "effect_percent", "n")}
         return Judged(**facts, planned_n=verdict.planned_n)
 
-    truth = judged(verdict.truth) if verdict.truth else None
+    by_truth = verdict.truth or (verdict.primary if verdict.primary.metric.startswith(TRUE_ERRORS) else None)
+    truth = judged(by_truth) if by_truth else None
     return ClaimLine(study=study, claim=claim, primary=judged(verdict.primary), truth=truth)

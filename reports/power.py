@@ -143,8 +143,8 @@ def _differences(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | No
     own = None if frame is None else frame[frame["panel"].isin(panels)]
     if own is None or own.empty:
         raise Unsuited(NO_SPREAD)
-    wanted = (one.metric, one.nfe, one.solver)
-    reading = next((r for r in readings(study, own, protocols) if (r.metric, r.nfe, r.solver) == wanted), None)
+    found = readings(study, own, protocols)
+    reading = next((r for r in found if r.metric == one.metric and r.drawn(one.nfe, one.solver)), None)
     if reading is None:
         raise Unsuited(f"the store holds no {one.metric} at {one.nfe} NFE ({one.solver})")
     if one.claim is not None and one.unit == "log2":

@@ -27,13 +27,15 @@ NAMES = {
     "task_affinity_ceiling": "ceiling of the task affinity (cosine)",
 }
 
+TRUE_ERRORS = ("v_error", "u_error")
+
 
 def metric_words(reading: Reading) -> str:
     """The axis label of a metric: ``1-NFE Fréchet distance, pixel space``."""
     if reading.metric.partition("_")[0] in DISTANCES:
         steps = f"{reading.nfe}-NFE" + ("" if reading.solver == "jump" else f" ({reading.solver})")
         return f"{steps} {metric_name(reading.metric)}"
-    relative = family_of(reading.metric)[0] in ("v_error", "u_error")
+    relative = family_of(reading.metric)[0] in TRUE_ERRORS
     return metric_name(reading.metric) + (" (relative)" if relative else "")
 
 

@@ -226,7 +226,9 @@ def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
 
 
 def _measures(study: ResolvedStudy, metric: str, nfe: int, solver: str | None) -> list[Measure]:
-    return [m for m in study.measure if (m.metric_label, m.nfe) == (metric, nfe) and solver in (None, m.solver)]
+    """Those of a metric at this NFE and by this solver; one that asks the network itself has neither."""
+    found = [m for m in study.measure if m.metric_label == metric]
+    return [m for m in found if m.metric.params.asks_network or (m.nfe == nfe and solver in (None, m.solver))]
 
 
 def _at_nfe(study: ResolvedStudy, loc: Loc, metric: str, nfe: int, solver: str | None) -> Problems:

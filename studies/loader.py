@@ -38,11 +38,15 @@ def builtin_names() -> list[str]:
 
 @dataclass(frozen=True)
 class StudySource:
-    """A study as written: its merged content and the files it comes from (itself first, then what it extends)."""
+    """A study as written: its merged content and the files it comes from (itself first, then what it extends).
+
+    ``bases`` holds, for each scale, the scale that it extends, then the one that this extends, and so on.
+    """
 
     name: str
     data: dict[str, Any]
     files: tuple[YamlFile, ...]
+    bases: dict[str, tuple[str, ...]]
 
     @property
     def scales(self) -> list[str]:
@@ -71,13 +75,14 @@ class StudySource:
 
     def own(self, scale: str, key: str, default: Any) -> Any:
         """What the user's files say of a key, at a scale or else at all of them."""
-        bodies = [(file.data.get(SCALES) or {}).get(scale) or {} for file in self._own]
+        said = [(file.data.get(SCALES) or {}) for file in self._own]
+        bodies = [scales.get(name) or {} for name in (scale, *self.bases[scale]) for scales in said]
         return next((body[key] for body in [*bodies, *(file.data for file in self._own)] if key in body), default)
 
     def locate(self, scale: str, loc: Loc) -> str:
         """``file:line`` of the deepest part of a key that some file holds, in the scale or outside of it."""
         best = (0, 1, self.files[0].path)
-        for prefix in ((SCALES, scale), ()):
+        for prefix in (*((SCALES, name) for name in (scale, *self.bases.get(scale, ()))), ()):
             for file in self.files:
                 depth, line = file.find((*prefix, *loc))
                 if depth - len(prefix) > best[0]:
@@ -118,9 +123,36 @@ def load_source(name: str) -> StudySource:
         data = merge(data, {k: v for k, v in file.data.items() if k != "extends"})
     if isinstance(data.get(SCALES), dict):  # null removes a scale of what is extended
         data[SCALES] = {scale: body for scale, body in data[SCALES].items() if body is not None}
-    source = StudySource(str(data.get("study")), data, tuple(files))
-    _check_top(source)
-    return source
+    name = str(data.get("study"))
+    _check_top(StudySource(name, data, tuple(files), {}))
+    scales = data[SCALES]
+    bases = {scale: _bases(scale, scales, files) for scale in scales}
+    data[SCALES] = {scale: _laid(scales, (scale, *bases[scale])) for scale in scales}
+    return StudySource(name, data, tuple(files), bases)
+
+
+def _bases(scale: str, scales: dict[str, Any], files: Sequence[YamlFile]) -> tuple[str, ...]:
+    """The scales that a scale extends, the nearest first. Raises: StudyError where one is none, or the scale itself."""
+    line = [scale]
+    while (base := scales[line[-1]].get("extends")) is not None:
+        if base in line or base not in scales:
+            at, found = next((f.path, f.find((SCALES, line[-1], "extends"))) for f in files if _says(f, line[-1]))
+            what = "goes round in a circle" if base in line else f"there is no scale '{base}'{there_is(base, scales)}"
+            raise StudyError(f"{at}:{found[1]}: scale '{line[-1]}' extends '{base}': {what}")
+        line.append(base)
+    return tuple(line[1:])
+
+
+def _says(file: YamlFile, scale: str) -> bool:
+    return "extends" in ((file.data.get(SCALES) or {}).get(scale) or {})
+
+
+def _laid(scales: dict[str, Any], line: Sequence[str]) -> dict[str, Any]:
+    """The scales of a line laid over one another, the first on top."""
+    laid: dict[str, Any] = {}
+    for name in reversed(line):
+        laid = merge(laid, {key: value for key, value in scales[name].items() if key != "extends"})
+    return laid
 
 
 def _check_top(source: StudySource) -> None:
@@ -231,12 +263,13 @@ def _check_hidden(source: StudySource, scale: str) -> None:
         if isinstance(value, dict) or not isinstance(source.data[SCALES][scale].get(key), dict):
             continue
         said = next(i for i, file in enumerate(source.files) if key in file.data)
-        hiding = next(i for i, file in enumerate(source.files) if file.find((SCALES, scale, key))[0] == 3)
+        at = [(SCALES, name, key) for name in (scale, *source.bases[scale])]
+        hiding, loc = next((i, loc) for i, f in enumerate(source.files) for loc in at if f.find(loc)[0] == 3)
         if said < hiding:
             here, there = source.files[said], source.files[hiding]
             raise StudyError(
                 f"{here.path}:{here.find((key,))[1]}: {key}: scale '{scale}' has a mapping there "
-                f"({there.path}:{there.find((SCALES, scale, key))[1]}), which is laid over this; say it of the scale: "
+                f"({there.path}:{there.find(loc)[1]}), which is laid over this; say it of the scale: "
                 f"scales: {{{scale}: {{{key}: ...}}}}"
             )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from meanflow_core.components.data import (
     DigitsParams,
     GaussianParams,
+    GMMMultiParams,
     GMMParams,
     LatentsParams,
+    PaddedMixtureParams,
     StoredParams,
     SyntheticLatentsParams,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "DigitsParams",
     "FeatureSpace",
     "FrechetParams",
+    "GMMMultiParams",
     "GMMParams",
     "GapRange",
     "GapRestrictionParams",
@@ -61,6 +64,7 @@ __all__ = [
     "MeanFlowParams",
     "MinSNRParams",
     "NegativeR",
+    "PaddedMixtureParams",
     "Program",
     "ProgramFile",
     "ProgramNetworkParams",

@@ -99,6 +99,51 @@ class GMMParams(Params):
         return 10
 
 
+@register("data", "gmm_multi", version=1, impl="meanflow_core.data.mixtures:build_gmm_multi")
+class GMMMultiParams(Params):
+    """A mixture of ``components`` Gaussians a class, fitted to four fifths of the digits, whose v and u are known.
+
+    The components of a class are found by k-means; their covariances are moved towards the class's pooled one by
+    ``pooling``, then towards their mean variance by ``shrinkage``.
+    """
+
+    components: PositiveInt = 4
+    pooling: float = Field(default=0.5, ge=0.0, le=1.0)
+    shrinkage: float = Field(default=0.05, ge=0.0, le=1.0)
+
+    def knows_fields(self) -> bool:
+        return True
+
+    def sample_shape(self) -> tuple[int, ...]:
+        return (1, 8, 8)
+
+    def class_count(self) -> int:
+        return 10
+
+
+@register("data", "padded_mixture", version=1, impl="meanflow_core.data.mixtures:build_padded")
+class PaddedMixtureParams(Params):
+    """A mixture of ``components`` Gaussians a class in a plane, padded with white noise to ``dim`` dimensions, whose v
+    and u are known: the same problem in every dimension.
+
+    No labels where classes = 1. The plane's pattern follows from ``pattern_seed``.
+    """
+
+    dim: int = Field(default=2, ge=2)
+    classes: PositiveInt = 4
+    components: PositiveInt = 4
+    pattern_seed: int = 0
+
+    def knows_fields(self) -> bool:
+        return True
+
+    def sample_shape(self) -> tuple[int, ...]:
+        return (self.dim,)
+
+    def class_count(self) -> int | None:
+        return self.classes if self.classes > 1 else None
+
+
 @register("data", "gaussian", version=1, impl="meanflow_core.data.gaussian:build")
 class GaussianParams(Params):
     """One isotropic Gaussian N(mean, std²) in ``dim`` dimensions: every field in closed form. For checks."""

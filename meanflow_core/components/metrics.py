@@ -38,7 +38,7 @@ def _no_fields(data: Facts) -> list[str]:
     """Why data cannot be compared with exact fields."""
     if data.fields is not False:
         return []
-    return [f"the exact fields of the data '{data.name}' are not known; use 'gmm', 'gaussian' or 'synthetic_latents'"]
+    return [f"the exact fields of the data '{data.name}' are not known; use 'gmm_multi' or others whose are"]
 
 
 @register("metric", "frechet", version=1, impl="meanflow_core.evaluation.distances:Frechet")

@@ -16,6 +16,8 @@ and (s_t² − s_r²)/(t − r) = t + r − λ(2−t−r) removes the division b
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ FULL_RANK = 1e-8  # smallest eigenvalue of a covariance, relative to its largest
 
 
 class ExactFields(Fields):
-    """v, u and draws of x ~ Σ_k w_k N(m_k, Σ_k), each Σ_k given in full."""
+    """v, u and draws of x ~ Σ_k w_k N(m_k, Σ_k), each Σ_k given in full. Its classes are its components."""
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor, shape: tuple[int, ...]) -> None:
         """weights (K,), means (K, d), covariances (K, d, d), where d = ∏ shape.
@@ -45,18 +47,18 @@ class ExactFields(Fields):
         self._means_in_eigenbasis = torch.einsum("kij,ki->kj", self._Q, self.means)
 
     def v(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        if y is None and self.num_components > 1:
+        if y is None and len(self.weights) > 1:
             return self._mixture_v(z.double().flatten(1), t.double()).view(z.shape)
         return self.u(z, t, t, y)
 
-    def u(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor | None = None, steps: int = RK4_STEPS) -> Tensor:
+    def u(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor | None = None, steps: int | None = RK4_STEPS) -> Tensor:
         flat, r, t = z.double().flatten(1), r.double(), t.double()
         if y is not None:
             out = torch.empty_like(flat)
-            for k in range(self.num_components):
+            for k in range(len(self.weights)):
                 rows = y == k
                 out[rows] = self._gaussian_u(flat[rows], r[rows], t[rows], k)
-        elif self.num_components == 1:
+        elif len(self.weights) == 1:
             out = self._gaussian_u(flat, r, t, 0)
         else:
             out = mean_along_flow(self._mixture_v, flat, r, t, steps)
@@ -66,7 +68,7 @@ class ExactFields(Fields):
         y = torch.multinomial(self.weights, n, replacement=True, generator=rng)
         xi = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=rng)
         x = torch.empty_like(xi)
-        for k in range(self.num_components):
+        for k in range(len(self.weights)):
             rows = y == k
             x[rows] = self.means[k] + (self._lam[k].sqrt() * xi[rows]) @ self._Q[k].T
         return x.view(n, *self.shape), y
@@ -79,6 +81,12 @@ class ExactFields(Fields):
         between = torch.einsum("k,ki,kj->ij", self.weights, centred, centred)
         covariance = torch.einsum("k,kij->ij", self.weights, covariances) + between
         return (mean, covariance) if A is None else (A @ mean, A @ covariance @ A.T)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log Σ_k w_k N(x; m_k, Σ_k) in nats, (B,) float64, of x (B, *shape)."""
+        w = torch.einsum("kij,kbi->kbj", self._Q, x.double().flatten(1) - self.means[:, None])
+        squares = (w.square() / self._lam[:, None] + (2 * math.pi * self._lam[:, None]).log()).sum(2)
+        return (self.weights.log()[:, None] - squares / 2).logsumexp(0)
 
     def _gaussian_u(self, z: Tensor, r: Tensor, t: Tensor, k: int) -> Tensor:
         m, Q, lam = self.means[k], self._Q[k], self._lam[k]

@@ -55,14 +55,14 @@ class BandLimitedFields(Fields):
     def v(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         return self._split(z, t, t, lambda a: self.low.v(a, t, y))
 
-    def u(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor | None = None, steps: int = FINE_STEPS) -> Tensor:
+    def u(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor | None = None, steps: int | None = FINE_STEPS) -> Tensor:
         return self._split(z, r, t, lambda a: self.low.u(a, r, t, y, steps))
 
     def guided_v(self, z: Tensor, t: Tensor, y: Tensor, guidance: Guidance) -> Tensor:
         return self._split(z, t, t, lambda a: self.low.guided_v(a, t, y, guidance))
 
     def guided_u(
-        self, z: Tensor, r: Tensor, t: Tensor, y: Tensor, guidance: Guidance, steps: int = FINE_STEPS
+        self, z: Tensor, r: Tensor, t: Tensor, y: Tensor, guidance: Guidance, steps: int | None = FINE_STEPS
     ) -> Tensor:
         return self._split(z, r, t, lambda a: self.low.guided_u(a, r, t, y, guidance, steps))
 

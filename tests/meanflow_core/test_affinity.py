@@ -282,7 +282,7 @@ def test_what_is_not_finite_is_refused(quantity: str) -> None:
 
 
 def test_exact_fields_that_are_not_known() -> None:
-    with pytest.raises(EvaluationError, match="exact fields of the data are not known; use 'gmm'"):
+    with pytest.raises(EvaluationError, match="exact fields of the data are not known; use 'gmm_multi'"):
         measure(situation(data="digits"), protocol(), protocol("exact"))
 
 

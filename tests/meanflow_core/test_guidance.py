@@ -263,8 +263,8 @@ class Exact(nn.Module):
         self.fields, self.guidance = fields, guidance
 
     def forward(self, z: Tensor, r: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        null = (y == self.fields.num_components).view(-1, 1, 1, 1)
-        given = self.fields.guided_u(z, r, t, y.clamp(max=self.fields.num_components - 1), self.guidance, 16)
+        null = (y == len(self.fields.weights)).view(-1, 1, 1, 1)
+        given = self.fields.guided_u(z, r, t, y.clamp(max=len(self.fields.weights) - 1), self.guidance, 16)
         return torch.where(null, self.fields.v(z, t), given)
 
 
