@@ -23,6 +23,7 @@ class Progressive(Transform):
 
     def __init__(self, params: ProgressiveWeightParams, context: BuildContext) -> None:
         self.power, self.schedule = params.schedule_power, params.schedule
+        self.over_all = params.lambda_over == "all_rows"
         self.horizon = context.horizon if params.reads_horizon() else 0
         self.mean_gap = functools.cache(context.facts["times"].mean_gap)
         self.logged_s = 1.0
@@ -36,7 +37,9 @@ class Progressive(Transform):
 
     def weights(self, step: int, batch: Batch, weights: Tensor) -> Tensor:
         n, self.logged_s = batch.v_rows, self.s(step)
-        lam = 1 / (1 - self.mean_gap(batch.t_above))
+        whole = batch.of or batch  # a rank's share of rows that train u may differ from the batch's
+        u_share = 1 - whole.v_rows / len(whole.t) if self.over_all else 1.0
+        lam = 1 / (1 - u_share * self.mean_gap(batch.t_above))
         return torch.cat([weights[:n], weights[n:] * beta(batch.delta_t[n:], self.logged_s, lam)])
 
     def logged(self) -> dict[str, float]:

@@ -70,7 +70,8 @@ class DTDParams(Params):
 @register("transform", "progressive_weight", version=1, impl="meanflow_core.progressive:Progressive", uses_horizon=True)
 class ProgressiveWeightParams(Params):
     """Progressive weight of the u-loss, after adaptive normalisation (Eqs 8, 9): β(Δt, s) = 1 − s + λ·s·(1 − Δt),
-    λ = 1/E[1 − Δt] under the times in use.
+    λ = 1/E[1 − Δt] under the times in use, where E runs over ``lambda_over``: the rows that train u, or all rows of a
+    batch, those with Δt = 0 among them (the paper does not say; λ is then smaller, and the mean of β on u-rows below 1).
 
     ``schedule``, with k = ``schedule_power``: ``falling``, s = 1 − (i/T)^k, as in Sec. 5 (k > 1 stays longer with small
     gaps); ``constant``, s = 1 throughout; ``rising``, s = (i/T)^k, the reverse. Logs ``schedule_s``.
@@ -78,6 +79,7 @@ class ProgressiveWeightParams(Params):
 
     schedule_power: PositiveFloat = 1.0
     schedule: Literal["falling", "constant", "rising"] = "falling"
+    lambda_over: Literal["u_rows", "all_rows"] = Field(default="u_rows", exclude_if=lambda over: over == "u_rows")
 
     def reads_horizon(self) -> bool:
         return self.schedule != "constant"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +110,17 @@ def test_lambda_is_that_of_the_stage(stage: int) -> None:
     assert float(weights.mean()) == pytest.approx(1.0, abs=4 * float(weights.std()) / n**0.5)
     off = abs(float(beta(batch.delta_t[n:], 1.0, 1.3045).mean()) - 1)
     assert off > 0.02 if stage < 20 else off < 0.01, "the ordinary λ belongs to the last stage"
+
+
+def test_lambda_over_all_rows() -> None:
+    """1/(1 − (1 − P(t = r))·E[Δt]), which is 1.06198 at the official times and ratio; the same for a rank's share."""
+    ours = transform(schedule="constant", lambda_over="all_rows")
+    batch = Trainer(dynamics(fm_ratio=0.75, batch_size=16, label_dropout=0.0), seed=0).draw_batch(0)
+    expected = [1.0] * 12 + [naive.beta(gap, 1.0, 1.061980) for gap in batch.delta_t[12:].tolist()]
+    assert ours.weights(0, batch, torch.ones(16)).tolist() == pytest.approx(expected, rel=1e-5)
+    half = replace(batch, x=batch.x[10:], eps=batch.eps[10:], r=batch.r[10:], t=batch.t[10:], v_rows=2, of=batch)
+    assert ours.weights(0, half, torch.ones(6)).tolist() == pytest.approx(expected[10:], rel=1e-5)
+    assert "lambda_over" not in parse_spec("transform", "progressive_weight").dump()
 
 
 # --- T ------------------------------------------------------------------------------------------------------
