@@ -71,7 +71,7 @@ class DTDParams(Params):
 class ProgressiveWeightParams(Params):
     """Progressive weight of the u-loss, after adaptive normalisation (Eqs 8, 9): β(Δt, s) = 1 − s + λ·s·(1 − Δt),
     λ = 1/E[1 − Δt] under the times in use, where E runs over ``lambda_over``: the rows that train u, or all rows of a
-    batch, those with Δt = 0 among them (the paper does not say; λ is then smaller, and the mean of β on u-rows below 1).
+    batch, those with Δt = 0 among them. The paper does not say; λ is then smaller, and β below 1 on average.
 
     ``schedule``, with k = ``schedule_power``: ``falling``, s = 1 − (i/T)^k, as in Sec. 5 (k > 1 stays longer with small
     gaps); ``constant``, s = 1 throughout; ``rising``, s = (i/T)^k, the reverse. Logs ``schedule_s``.

@@ -49,6 +49,11 @@ class DataSet(ABC):
         All of the data where it is small and finite (then N does not depend on n), else n fixed draws.
         """
 
+    def independent(self, n: int, rng: torch.Generator) -> Tensor:
+        """n samples (n, *shape) float32 on the CPU, each drawn from the law of the data regardless of the others: of
+        finite data, with replacement."""
+        return self.batch(int(torch.randint(2**62, (), generator=rng)), 0, n, "cpu")[0]
+
     def reference_moments(self, A: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Mean (q,) and covariance (q, q), exact and float64, of A·x, where A (q, d) maps the flattened x, or of x
         itself; None where not known."""

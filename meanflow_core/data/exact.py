@@ -67,10 +67,13 @@ class ExactFields(Fields):
     def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         y = torch.multinomial(self.weights, n, replacement=True, generator=rng)
         xi = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=rng)
+        order = y.argsort(stable=True)  # each component's rows stand together
+        parts = xi[order].split(torch.bincount(y, minlength=len(self.weights)).tolist())
+        drawn = [
+            m + (s * part) @ Q.T for m, s, Q, part in zip(self.means, self._lam.sqrt(), self._Q, parts, strict=True)
+        ]
         x = torch.empty_like(xi)
-        for k in range(len(self.weights)):
-            rows = y == k
-            x[rows] = self.means[k] + (self._lam[k].sqrt() * xi[rows]) @ self._Q[k].T
+        x[order] = torch.cat(drawn)
         return x.view(n, *self.shape), y
 
     def moments(self, A: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,9 @@ class Finite(DataSet):
     def labels(self, n: int, rng: torch.Generator) -> Tensor | None:
         return None if self.y is None else self.y[torch.randint(self.n, (n,), generator=rng)]
 
+    def independent(self, n: int, rng: torch.Generator) -> Tensor:
+        return self.rows(torch.randint(self.n, (n,), generator=rng), "cpu")
+
     def reference_samples(self, n: int) -> Tensor:
         """All of the data, up to 1 GiB of them; else n fixed ones, or as many as that."""
         rows = reference_rows(self.n, self.shape, n)
