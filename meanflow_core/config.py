@@ -238,6 +238,13 @@ class Measurement(Strict):
         return str(asked(params, params.label, self.metric.short))
 
     @property
+    def has_floor(self) -> bool:
+        """Whether it is a distance that samples of the data's own law can be measured by in passing: not by Inception,
+        which takes a GPU."""
+        params = self.metric.params
+        return bool(params.distance) and getattr(params, "features", None) != "inception"
+
+    @property
     def observed(self) -> bool:
         """Whether an observer measures it while training passes the step."""
         return bool(self.metric.params.observed)

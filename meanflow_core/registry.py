@@ -71,6 +71,9 @@ class Params(Strict):
     asks_network: ClassVar[bool] = False
     """Of a metric: it asks the network itself, and samples alone will not do."""
 
+    distance: ClassVar[bool] = False
+    """Of a metric: it compares samples with the data and asks for nothing else, so that it has a floor."""
+
     pictures: ClassVar[bool] = False
     """Of a metric: it keeps pictures beside its value."""
 

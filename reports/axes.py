@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports.drawing import ALARM
@@ -17,6 +19,7 @@ from studies.schema import ResolvedStudy
 
 LEFT, GAP, BELOW = 0.9, 0.3, 0.55  # inches: left of axes, between columns, below
 GREY = "0.35"
+FLOOR: Mapping[str, Any] = {"color": "0.1", "linestyle": ":", "linewidth": 1.2}
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,16 @@ def beyond_a_decade(values: pd.Series) -> bool:
     """Whether values ask for a logarithmic axis."""
     low, high = values.min(), values.max()
     return bool(low > 0 and high > 10 * low)
+
+
+def floor_line(ax: Axes, floor: float | None) -> None:
+    """Across the axes, below which a distance says nothing of a network."""
+    if floor is not None:
+        ax.axhline(floor, **FLOOR, zorder=1.8)
+
+
+def floor_handle() -> Line2D:
+    return Line2D([], [], **FLOOR, label="floor")
 
 
 def widened(low: float, high: float, groups: Iterable[pd.Series]) -> tuple[float, float]:

@@ -12,7 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reports.axes import BELOW, GREY, beyond_a_decade, dress, linear, logarithmic, panel_rows, widened
+from reports.axes import (
+    BELOW,
+    GREY,
+    beyond_a_decade,
+    dress,
+    floor_handle,
+    floor_line,
+    linear,
+    logarithmic,
+    panel_rows,
+    widened,
+)
 from reports.page import Page
 from reports.statistics import Array, t_band
 from studies.figure import Bars
@@ -37,6 +48,7 @@ class BarLook:
     colours: dict[Any, str]
     label: str
     log: bool
+    floor: float | None = None
 
     def of(self, role: str, panel: str | None = None) -> pd.DataFrame:
         """The dots of one role, in one panel or all."""
@@ -49,13 +61,13 @@ class BarLook:
         return {arm: DASHES[i % len(DASHES)] for i, arm in enumerate(dict.fromkeys(self.of("control")["arm"]))}
 
 
-def bar_look(study: ResolvedStudy, figure: Bars, dots: pd.DataFrame, label: str) -> BarLook:
+def bar_look(study: ResolvedStudy, figure: Bars, dots: pd.DataFrame, label: str, floor: float | None = None) -> BarLook:
     """Colours in the order of declaration; logarithmic where one metric's bars and lines span more than a decade."""
     values = dict.fromkeys(dots["colour"][dots["role"] == "bar"])
     colours = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(values)}
     means = dots.groupby(["panel", "arm"])["value"].mean()
     log = not figure.metrics and bool(dots["value"].min() > 0) and beyond_a_decade(means)
-    return BarLook(study, figure, dots, colours, label, log)
+    return BarLook(study, figure, dots, colours, label, log, floor)
 
 
 def add_bars(page: Page, look: BarLook) -> None:
@@ -90,6 +102,7 @@ def draw_panel(ax: Axes, look: BarLook, name: str) -> None:
             span = (-0.5, len(groups) - 0.5) if at is None else (at - GROUP / 2, at + GROUP / 2)
             dashes = look.dashes[str(arm)] if role == "control" else None
             _line(ax, span, dots["value"].to_numpy(float), dashes)
+    floor_line(ax, look.floor)
     ax.set_xlim(-0.5, max(len(groups), 1) - 0.5)
     ax.set_xticks(range(len(groups)), groups)
     ax.set_xlabel(look.figure.x_label, fontsize=9)
@@ -122,6 +135,7 @@ def _scale(ax: Axes, look: BarLook) -> None:
     values = look.dots["value"]
     low, high = float(values.min()), float(values.max())
     if look.log:
+        low = min(low, look.floor) if look.floor and look.floor > 0 else low
         logarithmic(ax, low, high)
         return
     groups = [group for _, group in look.dots.groupby(["panel", "arm", "metric"])["value"]]
@@ -141,6 +155,8 @@ def bar_handles(look: BarLook) -> list[Artist]:
         handles.append(Line2D([], [], color=REFERENCE, linewidth=1.8, label=f"{look.figure.reference} (reference)"))
     for arm, dashes in look.dashes.items():
         handles.append(Line2D([], [], color=GREY, ls=dashes, linewidth=1.3, label=f"{arm} (control)"))
+    if look.floor is not None:
+        handles.append(floor_handle())
     if len(look.of("ceiling")):
         handles.append(Line2D([], [], color="0.1", linewidth=1.8, label="ceiling"))
     if look.dots["seed"].nunique() > 1:

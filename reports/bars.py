@@ -28,8 +28,9 @@ def draw_bars(subject: Subject, figure: Bars) -> Drawing:
         add_bars(page, look)
         page.legend(bar_handles(look), figure.colour_label)
 
+    floor = captions.floor_words(show[0].reading) if len(show) == 1 else ""
     heading = captions.heading(study, readings_of(show), subject.version, subject.variant)
-    caption = captions.caption(study, readings_of(show), subject.run, list(_how_to_read(rows, look)))
+    caption = captions.caption(study, readings_of(show), subject.run, [*_how_to_read(rows, look), floor])
     drawing = compose(study, heading, body, caption, missing_words(rows))
     return Drawing(drawing, look.dots, missing_arms(rows))
 
@@ -43,7 +44,8 @@ def looked(subject: Subject, figure: Bars) -> tuple[list[Shown], pd.DataFrame, B
     if dots.empty:
         raise subject.nothing_of(readings_of(show))
     declared = figure.value_label if subject.version.kind == "declared" else None
-    return show, rows, bar_look(study, figure, dots, declared or common_words(readings_of(show)))
+    floor = show[0].reading.floor if len(show) == 1 else None
+    return show, rows, bar_look(study, figure, dots, declared or common_words(readings_of(show)), floor)
 
 
 def _how_to_read(rows: pd.DataFrame, look: BarLook) -> Iterator[str]:

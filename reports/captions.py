@@ -60,6 +60,13 @@ def controls_words(study: ResolvedStudy, arms: Collection[str]) -> str:
     )
 
 
+def floor_words(reading: Reading) -> str:
+    """What the dotted line is, if there is one."""
+    if reading.floor is None:
+        return ""
+    return f"Dotted: the floor, {reading.floor:.3g}, which as many samples of the data's own law score."
+
+
 def network_words(study: ResolvedStudy) -> str:
     """The network, or what it depends on where the arms have several."""
     varied = [name for name, values in study.settings.items() if any("network" in given for given in values.values())]

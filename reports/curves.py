@@ -35,7 +35,9 @@ def draw_curves(subject: Subject, figure: Curves) -> Drawing:
         page.legend(legend_handles(look), figure.colour_label)
 
     heading = captions.heading(study, [reading], subject.version, subject.variant)
-    caption = captions.caption(study, [reading], subject.run, list(_how_to_read(rows, look)))
+    caption = captions.caption(
+        study, [reading], subject.run, [*_how_to_read(rows, look), captions.floor_words(reading)]
+    )
     drawing = compose(study, heading, body, caption, missing_words(rows))
     return Drawing(drawing, drawn[CSV_COLUMNS].reset_index(drop=True), missing_arms(rows))
 
@@ -45,7 +47,7 @@ def looked(subject: Subject, figure: Curves) -> tuple[Reading, pd.DataFrame, Loo
     reading, rows = subject.read(figure, points)
     if rows["value"].isna().all():
         raise subject.nothing_of([reading])
-    return reading, rows, look_of(subject.study, figure, rows, metric_words(reading))
+    return reading, rows, look_of(subject.study, figure, rows, metric_words(reading), reading.floor)
 
 
 def _how_to_read(rows: pd.DataFrame, look: Look) -> Iterator[str]:

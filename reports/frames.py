@@ -47,6 +47,8 @@ class Reading:
     samples: int
     weights: str
     asks_network: bool = False
+    floor: float | None = None
+    """What as many samples of the data's own law score, where it is known."""
 
     def drawn(self, nfe: int | None, solver: str | None) -> bool:
         """Whether its samples, if any, are drawn in so many steps and by this solver; None is any."""
@@ -69,7 +71,9 @@ def readings(study: ResolvedStudy, frame: pd.DataFrame, protocols: Protocols) ->
         fields = (p["metric"], p["nfe"], p["solver"], p["samples"], p["seed"], p["weights"])
         # one that is only called the same (another version, with guidance) stands after those declared
         rank = declared.index(fields) if fields in declared else len(declared) + (*labels, p["label"]).index(p["label"])
-        reading = Reading(key, p["label"], p["nfe"], p["solver"], p["samples"], p["weights"], p["label"] in asking)
+        reading = Reading(
+            key, p["label"], p["nfe"], p["solver"], p["samples"], p["weights"], p["label"] in asking, p.get("floor")
+        )
         ranked.append((rank, key, reading))
     return [reading for _, _, reading in sorted(ranked, key=lambda item: item[:2])]
 

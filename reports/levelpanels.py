@@ -16,6 +16,8 @@ from reports.axes import (
     GREY,
     beyond_a_decade,
     dress,
+    floor_handle,
+    floor_line,
     linear,
     logarithmic,
     panel_title,
@@ -45,6 +47,7 @@ class LevelLook:
     paper: pd.DataFrame
     paper_title: str
     label: str
+    floor: float | None = None
 
     def of(self, role: str, panel: str | None = None) -> pd.DataFrame:
         """Our values of one role, in one panel or all."""
@@ -90,12 +93,16 @@ def draw_panel(ax: Axes, look: LevelLook, name: str) -> None:
     for arm, dashes in look.dashes(name).items():
         own = look.of("control", name)
         _line(ax, own["value"][own["arm"] == arm], GREY, dashes)
+    floor_line(ax, look.floor)
     values = look.drawn["value"]
-    if beyond_a_decade(values):
-        logarithmic(ax, float(values.min()), float(values.max()))
+    low, high, log = float(values.min()), float(values.max()), beyond_a_decade(values)
+    if look.floor is not None and (look.floor > 0 or not log):
+        low = min(low, look.floor)
+    if log:
+        logarithmic(ax, low, high)
         return
     groups = [own["value"] for _, own in look.drawn.groupby(["panel", "arm"])]
-    linear(ax, *widened(float(values.min()), float(values.max()), groups), 0.06)
+    linear(ax, *widened(low, high, groups), 0.06)
 
 
 def _level(ax: Axes, own: pd.DataFrame) -> tuple[float, float]:
@@ -162,6 +169,8 @@ def level_handles(look: LevelLook) -> list[Artist]:
         controls |= {look.label_of(arm): dashes for arm, dashes in look.dashes(panel).items()}
     for name, dashes in controls.items():
         handles.append(Line2D([], [], color=GREY, ls=dashes, linewidth=1.5, label=f"{name} (control)"))
+    if look.floor is not None:
+        handles.append(floor_handle())
     if len(look.paper):
         handles.append(Line2D([], [], color="0.2", marker="D", markersize=6, linewidth=1.0, label="the paper's value"))
     return handles

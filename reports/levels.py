@@ -38,7 +38,9 @@ def draw_levels(subject: Subject, figure: Levels) -> Drawing:
         page.legend(level_handles(look), "")
 
     heading = captions.heading(study, [reading], version, subject.variant)
-    caption = captions.caption(study, [reading], subject.run, list(_how_to_read(rows, look)))
+    caption = captions.caption(
+        study, [reading], subject.run, [*_how_to_read(rows, look), captions.floor_words(reading)]
+    )
     drawing = compose(study, heading, body, caption, missing_words(rows))
     dots = pd.concat([drawn[COLUMNS], paper[COLUMNS]], ignore_index=True) if len(paper) else drawn[COLUMNS]
     return Drawing(drawing, dots.reset_index(drop=True), missing_arms(rows))
@@ -53,7 +55,7 @@ def looked(subject: Subject, figure: Levels) -> tuple[Reading, pd.DataFrame, Lev
     if drawn.empty:
         raise subject.nothing_of([reading])
     paper, title = of_paper(study, figure, rows) if version.kind == "declared" else (drawn[:0], "")
-    return reading, rows, LevelLook(study, figure, drawn, paper, title, metric_words(reading))
+    return reading, rows, LevelLook(study, figure, drawn, paper, title, metric_words(reading), reading.floor)
 
 
 def with_roles(figure: Levels, rows: pd.DataFrame) -> pd.DataFrame:

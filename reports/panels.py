@@ -14,7 +14,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from reports.arrivals import Arrivals, arrival_handles, arrivals, mark_arrivals, say_speedups
-from reports.axes import BELOW, GREY, Place, beyond_a_decade, dress, linear, logarithmic, panel_rows
+from reports.axes import (
+    BELOW,
+    GREY,
+    Place,
+    beyond_a_decade,
+    dress,
+    floor_handle,
+    floor_line,
+    linear,
+    logarithmic,
+    panel_rows,
+)
 from reports.page import Page
 from reports.paper import speedups_in
 from reports.statistics import t_band
@@ -46,6 +57,7 @@ class Look:
     styles: dict[Any, Style]
     label: str
     log: bool
+    floor: float | None = None
 
     def style_of(self, rows: pd.DataFrame) -> Style:
         """How the arm of these rows is drawn and called."""
@@ -75,7 +87,7 @@ class Look:
         return self.style_of(self.drawn[self.drawn["arm"] == self.figure.reference]).label
 
 
-def look_of(study: ResolvedStudy, figure: Curves, rows: pd.DataFrame, label: str) -> Look:
+def look_of(study: ResolvedStudy, figure: Curves, rows: pd.DataFrame, label: str, floor: float | None = None) -> Look:
     """Of all points, some measured. Colours evenly along viridis (readable in grey and colour-blind); logarithmic
     beyond a decade."""
     drawn = rows[rows["value"].notna()]
@@ -90,7 +102,7 @@ def look_of(study: ResolvedStudy, figure: Curves, rows: pd.DataFrame, label: str
         v: Style(colours[i], MARKERS[i % len(MARKERS)], label_of(figure.label, v, seen[v]))
         for i, v in enumerate(values)
     }
-    return Look(study, figure, rows, drawn, styles, label, beyond_a_decade(drawn["value"]))
+    return Look(study, figure, rows, drawn, styles, label, beyond_a_decade(drawn["value"]), floor)
 
 
 def add_panels(page: Page, look: Look) -> None:
@@ -130,6 +142,7 @@ def draw_panel(ax: Axes, look: Look, name: str) -> Axes:
         for _, stage in rows[~main].groupby("stage", sort=False):
             _curve(ax, stage, style, dashes="--", strong=False)
         _curve(ax, rows[main], style, dashes="-." if control else "-", strong=True)
+    floor_line(ax, look.floor)
     return ax
 
 
@@ -154,6 +167,8 @@ def _curve(ax: Axes, rows: pd.DataFrame, style: Style, *, dashes: str, strong: b
 def scale(ax: Axes, look: Look) -> None:
     """The same range in all panels, set by the points: an interval of two seeds may reach far beyond."""
     low, high = float(look.drawn["value"].min()), float(look.drawn["value"].max())
+    if look.floor is not None and (look.floor > 0 or not look.log):
+        low = min(low, look.floor)
     if look.log:
         logarithmic(ax, low, high)
     else:
@@ -182,6 +197,8 @@ def legend_handles(look: Look) -> list[Line2D | Patch]:
             handles.append(Line2D([], [], color=GREY, ls="--", linewidth=1.0, label=stage))
     if look.arrivals:
         handles += arrival_handles(look.reference_label)
+    if look.floor is not None:
+        handles.append(floor_handle())
     if look.drawn["seed"].nunique() > 1:
         handles.append(Line2D([], [], color=GREY, linewidth=0.45, label="one seed"))
         handles.append(Patch(color=GREY, alpha=0.16, linewidth=0, label="95 % interval"))

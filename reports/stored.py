@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from meanflow_core.words import there_is
 from reports.errors import NothingToReport, ReportError
+from results.formats import FloorFile
 from studies.schema import ResolvedStudy
 
 if TYPE_CHECKING:
@@ -69,7 +70,20 @@ def load(
     frame = whole_arms(resolved, evaluations(engine, study=study, scale=run.scale, variant=variant))
     which = "" if scale else "the latest; no scale was given: "
     chosen = f"{which}run {run.run} at scale '{run.scale}'"
-    return Stored(run, resolved, frame, protocols(engine), chosen, command)
+    return Stored(run, resolved, frame, with_floors(home, protocols(engine)), chosen, command)
+
+
+def with_floors(home: Home, protocols: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each protocol with its ``floor``, where the home has it. Raises: ReportError for a file that is damaged."""
+    found = {}
+    for path in home.floors.glob("*.json"):
+        try:
+            found[path.stem] = FloorFile.model_validate_json(path.read_bytes()).value
+        except ValidationError as error:
+            raise ReportError(
+                f"{path} is damaged: delete it, and run the study again ({error.errors()[0]['msg']})"
+            ) from None
+    return {key: {**protocol, "floor": found.get(key)} for key, protocol in protocols.items()}
 
 
 def _there_are(engine: Engine, study: str, scale: str | None, variant: str | None) -> str:

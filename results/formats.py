@@ -57,6 +57,16 @@ class RunFile(_File):
     provenance: Document
 
 
+class FloorFile(_File):
+    """floors/<protocol>.json"""
+
+    format: Format
+    protocol: Name
+    metric: Name
+    value: Real
+    draws: Whole
+
+
 class StageEntry(_File):
     """A stage in a line of arms.jsonl. Epochs may be fractions."""
 

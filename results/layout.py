@@ -120,6 +120,14 @@ class Home:
         return self.root / "verified"
 
     @property
+    def floors(self) -> Path:
+        """What samples of the data's own law would score: a file a protocol (`meanflow_core.evaluation.floor`)."""
+        return self.root / "floors"
+
+    def floor(self, protocol: str) -> Path:
+        return self.floors / f"{protocol}.json"
+
+    @property
     def gc_lease(self) -> Path:
         return self.root / "gc.lease"
 

@@ -135,9 +135,11 @@ def _bases(scale: str, scales: dict[str, Any], files: Sequence[YamlFile]) -> tup
     """The scales that a scale extends, the nearest first. Raises: StudyError where one is none, or the scale itself."""
     line = [scale]
     while (base := scales[line[-1]].get("extends")) is not None:
-        if base in line or base not in scales:
+        if not isinstance(base, str) or base in line or base not in scales:
             at, found = next((f.path, f.find((SCALES, line[-1], "extends"))) for f in files if _says(f, line[-1]))
-            what = "goes round in a circle" if base in line else f"there is no scale '{base}'{there_is(base, scales)}"
+            what = (
+                "goes round in a circle" if base in line else f"there is no scale '{base}'{there_is(str(base), scales)}"
+            )
             raise StudyError(f"{at}:{found[1]}: scale '{line[-1]}' extends '{base}': {what}")
         line.append(base)
     return tuple(line[1:])

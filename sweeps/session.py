@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from meanflow_core.config import Protocol
 from results.layout import Home
 from studies.arms import Arm, ema_note, expand
 from studies.errors import StudyError
@@ -48,6 +49,10 @@ class Session:
 
     def jobs(self, have: Inventory) -> list[Job]:
         return missing_jobs(self.tree, have, self.settings)
+
+    def protocols(self) -> list[Protocol]:
+        """All that something is measured under."""
+        return list({p.key: p for arm in self.arms for point in arm.points for p in [point.protocol]}.values())
 
     def epochs(self) -> Epochs:
         """Epochs per seed."""

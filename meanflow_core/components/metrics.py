@@ -49,6 +49,8 @@ class FrechetParams(Params):
     small distances show in their fifth digit; it stays the default, so that what was measured keeps its key.
     """
 
+    distance: ClassVar[bool] = True
+
     features: FeatureSpace = "digits_cnn"
     # Left out of what is written where it is the default, so that no configuration becomes another by it.
     sums: Literal["float32", "float64"] = Field(default="float32", exclude_if=lambda sums: sums == "float32")
@@ -76,6 +78,8 @@ class FrechetParams(Params):
 @register("metric", "kid", version=1, impl="meanflow_core.evaluation.distances:KID")
 class KIDParams(Params):
     """Kernel distance (polynomial MMD²) on features, mean over random subsets."""
+
+    distance: ClassVar[bool] = True
 
     features: FeatureSpace = "digits_cnn"
     subsets: PositiveInt = 50

@@ -9,6 +9,7 @@ from statistics import fmean
 
 import torch
 
+from meanflow_core.components import KIDParams
 from meanflow_core.config import Protocol
 from meanflow_core.data.base import DataSet
 from meanflow_core.evaluation.context import Draw, EvaluationContext
@@ -34,19 +35,15 @@ def _no_network(*_: object) -> torch.Tensor:
     raise TypeError("the law of the data has no network to ask")
 
 
-def has_floor(protocol: Protocol) -> bool:
-    """Whether a protocol compares samples with data: neither asks the network, nor watches training, nor shows."""
-    params = protocol.metric.params
-    return not (params.asks_network or params.observed or params.pictures)
-
-
 def floor(protocol: Protocol) -> float | None:
-    """The mean over ``DRAWS`` sets of as many samples as the protocol's; None where it has none, or the data or
-    the features are not here.
+    """The mean over ``DRAWS`` sets of as many samples as the protocol's; 0 for the kernel distance, which is unbiased;
+    None where there is none, or the data or the features are not here.
 
     Of finite data the law is the empirical one, so a set repeats some of them.
     """
-    if not has_floor(protocol) or preflight(protocol):
+    if not protocol.has_floor or preflight(protocol):
         return None
+    if isinstance(protocol.metric.params, KIDParams):
+        return 0.0  # it is unbiased
     data = data_of(cache_key(protocol.reference))
     return fmean(evaluate(LawItself(data, i), [protocol])[protocol.key].value for i in range(DRAWS))

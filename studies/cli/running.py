@@ -81,6 +81,7 @@ def execute(
     from results.layout import Home
     from studies.cli.store import evaluated_in, ingest_new
     from sweeps.backend import Outcome
+    from sweeps.floors import complete_floors
     from sweeps.session import open_session
 
     session, place = open_session(chosen, variant), Home(home)
@@ -106,6 +107,8 @@ def execute(
         return 130
     complain(outcome)
     ingest_new(place)  # what the workers left
+    for problem in complete_floors(place, session.protocols()) if outcome.complete else ():
+        say(f"note: {problem}")
     return conclude(outcome, studies, chosen, variant)
 
 

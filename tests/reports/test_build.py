@@ -54,6 +54,18 @@ def home(tmp_path: Path) -> Home:
 ENGINE: Any = None
 
 
+def test_floors_come_from_the_home(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    key = next(key for key, p in store.protocols.items() if p["label"] == "frechet_pixel" and p["nfe"] == 1)
+    home.floors.mkdir(parents=True)
+    known = {"format": 1, "protocol": key, "metric": "frechet_pixel", "value": 0.026, "draws": 4}
+    home.floor(key).write_text(json.dumps(known))
+    assert "the floor, 0.026" in build_figure(ENGINE, home, study="obs_v_then_u", out=tmp_path).captions[0]
+    home.floor(key).write_text("{")
+    with pytest.raises(ReportError, match="is damaged: delete it"):
+        build_figure(ENGINE, home, study="obs_v_then_u", out=tmp_path)
+
+
 def test_figure(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(monkeypatch)
     report = build_figure(ENGINE, home, study="obs_v_then_u", out=tmp_path / "out")

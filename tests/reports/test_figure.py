@@ -108,6 +108,16 @@ def test_everything_that_must_be_said_is_said() -> None:
     assert_nothing_cut_or_overlapping(drawn)
 
 
+def test_the_floor_is_a_line_within_the_axes() -> None:
+    resolved, frame, protocols = case(range(2))
+    floored = {key: {**p, "floor": 1e-3 if p["label"] == "frechet_pixel" else 7.0} for key, p in protocols.items()}
+    drawn = draw_case(resolved, frame, floored)
+    assert "Dotted: the floor, 0.001, which as many samples of the data's own law score." in texts(drawn)
+    assert all(ax.get_ylim()[0] < 1e-3 for ax in drawn.figure.axes[:2])
+    assert "floor" not in texts(draw_case(resolved, frame, protocols))
+    assert_nothing_cut_or_overlapping(drawn)
+
+
 def test_meaningless_is_said_loudly() -> None:
     drawn = drawing(1, "smoke")
     assert texts(drawn).count("MEANINGLESS") == 5  # on four axes and in the heading

@@ -81,6 +81,14 @@ def test_sums_up_by_the_primary_and_by_the_truth() -> None:
     assert len(rows) == 2 + 8 and len({row.count("|") for row in rows}) == 1
 
 
+def test_where_the_primary_metric_is_the_true_error_it_is_the_truth() -> None:
+    verdicts = list(judged(*gap_restriction(range(8), "truth_multi")).values())
+    one = sum_up(IMPLICATIONS["no_large_gaps_early"], "truth_multi", {"obs_gap_restriction": verdicts})
+    assert {v.primary.metric for v in verdicts} == {"v_error"} and not any(v.truth for v in verdicts)
+    assert all({o.metric for o in v.outcomes[1:]} == {"frechet_pixel", "frechet_digits_cnn"} for v in verdicts)
+    assert one.truth == one.primary and one.truth.judged == 8
+
+
 def test_studies_that_were_not_run_are_named() -> None:
     verdicts = list(judged(*v_then_u(range(3))).values())
     one = sum_up(IMPLICATIONS["v_first"], "cpu", {"obs_v_then_u": verdicts})

@@ -294,3 +294,28 @@ def test_what_stands_in_ones_own_file_is_found_there(tmp_path: Path, text: str, 
 
 def test_what_a_scale_says_goes_over_what_the_same_file_says_of_all() -> None:
     assert resolve(load_source("k_schedule"), "smoke").table is not None
+
+
+def test_a_scale_extends_another(tmp_path: Path) -> None:
+    """It has what the other says at last, whichever file says it, and errors are found where they stand."""
+    name = write(tmp_path, MINE + "scales:\n  cpu: {steps_per_epoch: 7}\n  mine: {extends: cpu, seeds: [3]}\n"
+                 "  wide: {extends: mine, dynamics: {network: {width: 128}}}\n")  # fmt: skip
+    cpu, mine, wide = (resolve(load_source(name), scale) for scale in ("cpu", "mine", "wide"))
+    assert (mine.seeds, mine.steps_per_epoch, mine.measure) == ((3,), 7, cpu.measure)
+    assert (wide.seeds, wide.dynamics["network"]["width"]) == ((3,), 128)
+    bad = write(tmp_path, MINE + "scales:\n  cpu:\n    seeds: [a]\n  mine: {extends: cpu}\n")
+    with pytest.raises(StudyError, match=r"mine\.yaml:5: seeds"):
+        resolve(load_source(bad), "mine")
+
+
+@pytest.mark.parametrize(
+    ("scales", "words"),
+    [
+        ("{a: {extends: b}, b: {extends: a}}", "scale 'b' extends 'a': goes round in a circle"),
+        ("{a: {extends: cqu}}", r"mine\.yaml:3: scale 'a' extends 'cqu': there is no scale 'cqu'.*did you mean 'cpu'"),
+        ("{a: {extends: [cpu]}}", "there is no scale"),
+    ],
+)
+def test_a_scale_extends_no_other(tmp_path: Path, scales: str, words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        load_source(write(tmp_path, MINE + f"scales: {scales}\n"))

@@ -59,15 +59,23 @@ def transforms(arm: Arm) -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_scale_expands_and_is_measured_at_the_end(name: str) -> None:
     source = load_source(name)
-    assert source.scales == ["smoke", "cpu", "truth", "paper"]
+    assert source.scales == ["smoke", "cpu", "truth", "truth_multi", "paper"]
     for scale in source.scales:
         resolved = study(name, scale)
-        length = {"smoke": 12, "cpu": 60, "truth": 60, "paper": 400 if name == "components_ffhq" else 240}[scale]
+        length = {
+            "smoke": 12,
+            "cpu": 60,
+            "truth": 60,
+            "truth_multi": 60,
+            "paper": 400 if name == "components_ffhq" else 240,
+        }[scale]
         for arm in arms(name, scale).values():
             assert arm.epochs == length
             assert max(point.epoch for point in arm.points) == length
         assert resolved.as_in_paper == (scale == "paper")
-        assert bool(resolved.controls) == (scale in SMALL and name in {"components", "k_schedule", "multistep_v"})
+        assert bool(resolved.controls) == (
+            scale in (*SMALL, "truth_multi") and name in {"components", "k_schedule", "multistep_v"}
+        )
 
 
 def test_epochs_of_the_ablations_on_one_model() -> None:
