@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -44,9 +45,10 @@ def key_of(canonical: Any) -> str:
 class Dynamics(Strict):
     """Everything that decides what a training step does.
 
-    ``fm_ratio`` is P(t = r), the fraction of each batch that trains v. ``reset`` names what does *not* carry over
-    from the parent checkpoint. ``precision`` is part of the dynamics; device and logging are not. ``trainer`` is a
-    program of one's own, which is told all the rest.
+    ``fm_ratio`` is P(t = r), the fraction of each batch that trains v. ``stream`` other than 0 draws data, noise, times
+    and dropped labels anew from the same initial weights: the same law, with which nothing but chance differs.
+    ``reset`` names what does *not* carry over from the parent checkpoint. ``precision`` is part of the dynamics; device
+    and logging are not. ``trainer`` is a program of one's own, which is told all the rest.
     """
 
     network: spec_field("network")  # type: ignore[valid-type]
@@ -69,6 +71,7 @@ class Dynamics(Strict):
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     reset: tuple[CarryOver, ...] = ()
     trainer: Program | None = None
+    stream: NonNegativeInt = Field(default=0, exclude_if=lambda stream: stream == 0)
 
     @model_serializer(mode="wrap")
     def _without_a_trainer(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -161,7 +164,7 @@ class Dynamics(Strict):
             pairs.append((f"trainer {self.trainer.name}", self.trainer.options))
         options = [", ".join(f"{k} {v}" for k, v in given.items()) for _, given in pairs]
         said = [f"{name} ({given})" if given else name for (name, _), given in zip(pairs, options, strict=True)]
-        return ", ".join([f"fm_ratio {self.fm_ratio:g}", *said])
+        return ", ".join([f"fm_ratio {self.fm_ratio:g}", *said, *([f"stream {self.stream}"] if self.stream else [])])
 
     def dump(self) -> dict[str, Any]:
         """The fully resolved configuration, JSON-ready; ``Dynamics.model_validate`` reads it back."""

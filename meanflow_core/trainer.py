@@ -62,6 +62,8 @@ class Trainer:
         self.step = 0
         self.data: DataSet = data or dynamics.data.build()
         self.network = build_network(dynamics, self.data, seed, self.device).train()
+        if dynamics.stream:  # all else is drawn anew
+            self.seed = derived_seed(seed, "stream", dynamics.stream)
         named = parameters_of(self.network)
         self.names = list(named)
         self.online = [p.data for p in named.values()]

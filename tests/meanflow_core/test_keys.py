@@ -129,6 +129,7 @@ def test_every_part_of_the_dynamics_moves_the_key() -> None:
         {"precision": "bf16"},
         {"precision": "tf32"},
         {"reset": ["optimiser"]},
+        {"stream": 1},
         {"trainer": {"command": ["x", "{segment}"], "resume": "exact"}},
         {"trainer": {"command": ["x", "{segment}"], "resume": "exact", "options": {"lr": 1}}},
     ]

@@ -102,6 +102,19 @@ def test_what_is_logged() -> None:
     assert values["v_mse"] == pytest.approx(64 * (1 + 0.6), rel=0.2), "‖eps − x‖² of an untrained network"
 
 
+def test_another_stream_is_the_same_law_from_the_same_weights() -> None:
+    first, second, again = (Trainer(dynamics(stream=n), seed=3) for n in (0, 1, 1))
+    weights = [torch.cat([p.flatten() for p in trainer.network.parameters()]) for trainer in (first, second)]
+    assert torch.equal(*weights)
+    a, b, c = (trainer.draw_batch(0) for trainer in (first, second, again))
+    for name in ("x", "eps", "t"):
+        assert not torch.equal(getattr(a, name), getattr(b, name)), name
+        assert torch.equal(getattr(b, name), getattr(c, name)), name
+    assert torch.equal(a.x, Trainer(dynamics(), seed=3).draw_batch(0).x) and "stream" not in dynamics().dump()
+    assert dynamics(stream=1).dump()["stream"] == 1
+    assert dynamics(stream=1).canonical() == {**dynamics().canonical(), "stream": 1}
+
+
 def test_training_helps() -> None:
     trainer = Trainer(dynamics(batch_size=64, optimiser={"name": "adam", "lr": 5e-3}), seed=0)
     rows = train(trainer, 60)
