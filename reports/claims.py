@@ -2,13 +2,17 @@
 
 The verdict on a claim is that of the primary reading (the claim's metric, else the study's ``primary``). Beside it
 stands the truth (the claim's, else the study's) where it is measured. All other readings at the claim's NFE and solver
-are secondary: shown, labelled, uncorrected, never part of the verdict. Task affinities are no measure of quality and
+are secondary: shown, labelled, never part of the verdict. Task affinities are no measure of quality and
 their ranges of Δt are different quantities, so they are secondary to nothing, and nothing but the truth to them.
+
+The claims of a study are one family: the p of their primary readings are adjusted together by Holm's method, and so
+are those of the truth, and those of each secondary metric. A test of the user's own decides alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,15 +22,18 @@ from meanflow_core.config import key_of
 from reports.claimwords import MEANINGLESS, compared_words, declared, implied
 from reports.errors import Unsuited
 from reports.frames import Protocols, Reading, Run, find, planned_seeds, points, readings
-from reports.owntest import judged
+from reports.owntest import Finding, judged
 from reports.paper import claimed_effect, paper_values
-from reports.predicates import Sample, decide, effect, page_trend, trend_notes
-from reports.summaries import arms_of, speedup_table, table
-from reports.verdicts import Outcome, Role, Trend, Verdict
+from reports.predicates import Sample, decide, effect, p_of, page_trend, trend_notes
+from reports.statistics import holm_by_family
+from reports.summaries import arms_of, signed_summary, speedup_table, table
+from reports.verdicts import Judgement, Outcome, Role, Trend, Verdict
 from studies.claim import Claim
 from studies.schema import ResolvedStudy
 
 AFFINITY = "task_affinity"
+Pair = tuple[str, frozenset[str], str, int, str]
+"""Two arms of a panel at their ends: panel, arms, metric, NFE, solver."""
 # Fields that claims have since verdicts were first recorded; in the hash only where they say something.
 LATER_FIELDS = ("stage", "direction", "among", "margin", "solver", "truth", "implies", "judge")
 
@@ -57,20 +64,82 @@ def judge(
         "time": time,
         "paper_scale": _paper_scale(study.scale, paper_run),
     }
-    return [_judge(study, claim, found, shared) for claim in study.claims]
+    tests = [test for claim in study.claims for test in _tests(study, claim, found)]
+    adjusted = holm_by_family([test.family for test in tests], [test.p for test in tests])
+    by_claim: dict[str, list[Outcome]] = {claim.id: [] for claim in study.claims}
+    for test, (p_holm, size) in zip(tests, adjusted, strict=True):
+        by_claim[test.claim.id].append(_outcome(test, p_holm, size, seeds, meaningless=study.meaningless))
+    return [_verdict(study, claim, tuple(by_claim[claim.id]), shared) for claim in study.claims]
 
 
-def _judge(
-    study: ResolvedStudy, claim: Claim, found: Mapping[Reading, pd.DataFrame], shared: Mapping[str, Any]
-) -> Verdict:
+@dataclass(frozen=True)
+class Claimed:
+    """What decides a claim about two arms: its p adjusted for the ``tests`` of the study's claims, and its α."""
+
+    claim: str
+    p_holm: float
+    tests: int
+    alpha: float
+
+
+def claimed_pairs(study: ResolvedStudy, verdicts: Sequence[Verdict]) -> dict[Pair, Claimed]:
+    """The pairs of arms whose difference at the end a claim is about, so that a table's order of them is decided by the
+    same p."""
+    found: dict[Pair, Claimed] = {}
+    for claim, verdict in zip(study.claims, verdicts, strict=True):
+        at_end = claim.test == "difference" and claim.summary == "end" and claim.stage is None
+        places = [claim.place(arm) for arm in claim.arms or ()]
+        p, tests = verdict.primary.p_holm, verdict.primary.tests
+        if at_end and {panel for panel, _ in places} == {claim.panel} and p is not None and tests:
+            pair = (claim.panel, frozenset(arm for _, arm in places), verdict.primary.metric, claim.nfe, claim.solver)
+            found.setdefault(pair, Claimed(claim.id, p, tests, claim.alpha))
+    return found
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A claim under one reading, before it is decided: what was measured, or the ``problem`` that stands in the way."""
+
+    claim: Claim
+    reading: Reading
+    role: Role
+    sample: Sample | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    trend: Trend | None = None
+    own: Finding | None = None
+    problem: str = ""
+
+    @property
+    def family(self) -> tuple[str | int, ...]:
+        """The tests of the same family are adjusted together."""
+        one = self.reading
+        return (self.role, one.metric, one.nfe, one.solver) if self.role == "secondary" else (self.role,)
+
+    @property
+    def p(self) -> float | None:
+        return None if self.own else p_of(self.claim, self.measured, self.trend)
+
+
+def _tests(study: ResolvedStudy, claim: Claim, found: Mapping[Reading, pd.DataFrame]) -> list[_Test]:
     """One claim under each of its readings."""
-    seeds = shared["planned_seeds"]
     # where panels train with different guidance, true errors have a protocol a panel under one label
     own = [reading for reading, rows in found.items() if (rows["panel"] == claim.panel).any()]
-    outcomes = tuple(
-        outcome(claim, found[reading], reading, seeds, role=role, meaningless=study.meaningless)
-        for role, reading in roles(study, claim, own or list(found))
-    )
+    return [_test(claim, found[reading], reading, role) for role, reading in roles(study, claim, own or list(found))]
+
+
+def _test(claim: Claim, rows: pd.DataFrame, reading: Reading, role: Role) -> _Test:
+    try:
+        sample = _sample(claim, rows, reading.metric)
+    except Unsuited as error:
+        return _Test(claim, reading, role, problem=f"cannot be tested: {error}")
+    if claim.test == "own":
+        finding = judged(claim, pd.DataFrame(sample.values, index=list(sample.seeds), columns=sample.arms))
+        return _Test(claim, reading, role, sample, own=finding)
+    trend = page_trend(sample) if claim.test == "trend" else None
+    return _Test(claim, reading, role, sample, effect(sample), trend)
+
+
+def _verdict(study: ResolvedStudy, claim: Claim, outcomes: tuple[Outcome, ...], shared: Mapping[str, Any]) -> Verdict:
     return Verdict(
         **shared,
         claim=claim.id,
@@ -79,10 +148,10 @@ def _judge(
         where=claim.where,
         panel=claim.panel,
         test=claim.test,
-        declared=declared(claim),
+        declared=declared(claim, ratios=not signed_summary(claim, outcomes[0].metric)),
         direction=claim.direction,
         alpha=claim.alpha,
-        provisional=outcomes[0].n < len(seeds),
+        provisional=outcomes[0].n < len(shared["planned_seeds"]),
         disagreement=compared_words(outcomes),
         implies=implied(claim, outcomes),
         paper=claimed_effect(study, claim, paper_values(study)),
@@ -112,61 +181,57 @@ def claim_hash(claim: Claim) -> str:
     return key_of({k: v for k, v in dumped.items() if k not in default or v != default[k]})
 
 
-def outcome(
-    claim: Claim,
-    rows: pd.DataFrame,
-    reading: Reading,
-    seeds: Sequence[int],
-    *,
-    role: Role = "primary",
-    meaningless: bool = False,
-) -> Outcome:
-    """The claim's test under one reading; whatever stands in its way becomes the reason of an 'undecided'."""
-    facts = {k: getattr(reading, k) for k in ("metric", "protocol", "nfe", "samples", "weights")}
-    try:
-        sample = _sample(claim, rows)
-    except Unsuited as error:
-        n, said = 0, MEANINGLESS if meaningless else f"cannot be tested: {error}"
-        return Outcome(**facts, role=role, verdict="undecided", reason=said, n=n)
-    trend: Trend | None = None
-    notes: tuple[str, ...] = ()
-    if claim.test == "own":
-        found = judged(claim, pd.DataFrame(sample.values, index=list(sample.seeds), columns=sample.arms))
-        verdict, reason = found.verdict, found.reason
-        measured: dict[str, Any] = found.model_dump(exclude={"verdict", "reason"})
+def _outcome(test: _Test, p_holm: float | None, tests: int, seeds: Sequence[int], *, meaningless: bool) -> Outcome:
+    """A test decided; whatever stands in its way becomes the reason of an 'undecided'."""
+    facts = {k: getattr(test.reading, k) for k in ("metric", "protocol", "nfe", "samples", "weights")}
+    if test.sample is None:
+        said = MEANINGLESS if meaningless else test.problem
+        return Outcome(**facts, role=test.role, verdict="undecided", reason=said, n=0)
+    measured = test.measured
+    if test.own:
+        verdict, reason = test.own.verdict, test.own.reason
+        measured = test.own.model_dump(exclude={"verdict", "reason"})
     else:
-        measured = effect(sample)
-        trend = page_trend(sample) if claim.test == "trend" else None
-        verdict, reason = decide(sample, measured, trend)
+        verdict, reason = decide(test.sample, measured, test.trend, p_holm, tests)
     if meaningless:
         verdict, reason = "undecided", MEANINGLESS
-    if trend:
-        notes = trend_notes(trend, verdict, sample, measured["interval"])
     return Outcome(
         **facts,
         **measured,
-        role=role,
+        role=test.role,
         verdict=verdict,
         reason=reason,
-        notes=notes,
-        n=len(sample.values),
-        missing_seeds=tuple(seed for seed in seeds if seed not in sample.seeds),
-        trend=trend,
+        notes=_notes(test, verdict),
+        n=len(test.sample.values),
+        missing_seeds=tuple(seed for seed in seeds if seed not in test.sample.seeds),
+        trend=test.trend,
+        p_holm=p_holm,
+        tests=tests or None,
     )
 
 
-def _sample(claim: Claim, rows: pd.DataFrame) -> Sample:
+def _notes(test: _Test, verdict: Judgement) -> tuple[str, ...]:
+    """What a reader should know besides the numbers."""
+    notes = trend_notes(test.trend, verdict, test.measured) if test.trend else ()
+    sample = test.sample
+    if sample and len(sample.values) and not test.own and not sample.signed and not test.measured["ratios"]:
+        notes = ("not all values are positive, so differences were tested and not ratios", *notes)
+    return notes
+
+
+def _sample(claim: Claim, rows: pd.DataFrame, metric: str) -> Sample:
     """What the claim's test needs of the seeds whose points are all measured. Raises: Unsuited."""
+    signed = signed_summary(claim, metric)
     if claim.test == "speedup":
         whole = speedup_table(claim, rows).dropna()
         over_itself = np.zeros(len(whole))  # log₂ of the speed-up of the second arm over itself
         values = np.column_stack([whole["first"], over_itself])
-        return Sample(
-            claim, values, list(claim.arms or ()), [None, None], list(whole.index), whole["lasting"].to_numpy()
-        )
+        seeds, lasting = list(whole.index), whole["lasting"].to_numpy()
+        return Sample(claim, values, list(claim.arms or ()), [None, None], seeds, lasting, signed)
     arms = arms_of(claim, rows[rows["panel"] == claim.panel])
     whole = table(claim, rows, [arm for arm, _ in arms]).dropna()
-    return Sample(claim, whole.to_numpy(float), list(whole.columns), [level for _, level in arms], list(whole.index))
+    levels = [level for _, level in arms]
+    return Sample(claim, whole.to_numpy(float), list(whole.columns), levels, list(whole.index), signed=signed)
 
 
 def _paper_scale(scale: str, paper_run: str | None) -> str:

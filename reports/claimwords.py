@@ -13,8 +13,8 @@ MEANINGLESS = "this scale is for checking that everything runs; its numbers mean
 SUMMARIES = {"end": "value at the end", "average": "mean of the points", "rises": "sum of rises"}
 
 
-def declared(claim: Claim) -> str:
-    """The claim's test in words."""
+def declared(claim: Claim, *, ratios: bool = True) -> str:
+    """The claim's test in words; with ``ratios``, of what is compared as ratios (`reports.statistics.tested`)."""
     number = SUMMARIES.get(claim.summary, "mean")
     if claim.summary == "mean" and claim.window is not None:
         number = f"mean over epochs {claim.window[0]:g} to {claim.window[1]:g}"
@@ -27,19 +27,25 @@ def declared(claim: Claim) -> str:
     if claim.arms is None or claim.test == "trend":
         return (
             f"{where}: {claim.direction} in {claim.over}{among}; Page's trend test over seeds, "
-            f"confirmed by Student's t of the per-seed slopes, α = {claim.alpha:g}"
+            f"confirmed by Student's t of the per-seed slopes{' of the logs' if ratios else ''}, α = {claim.alpha:g}"
         )
     a, b = claim.arms
     if claim.test == "equivalence":
-        size = f"{100 * (claim.margin or 0):g} % of the mean of {b}"
-        return f"{where}: {a} − {b} within ±{size}; two one-sided t tests paired by seed, α = {claim.alpha:g}"
+        margin = claim.margin or 0
+        size = f"{100 * margin:g} %"
+        within = f"{a} / {b} between 1 / {1 + margin:g} and {1 + margin:g} (±{size})"
+        if not ratios:
+            within = f"{a} − {b} within ±{size} of the mean of {b}"
+        what = "t tests of the log ratios" if ratios else "t tests"
+        return f"{where}: {within}; two one-sided {what}, paired by seed, α = {claim.alpha:g}"
     if claim.test == "speedup":
         return (
             f"curve of {claim.stage or 'the last stage'} (panel {claim.panel}): {a} reaches the final value of {b} "
             f"sooner than {b} does; Student's t of log₂ of the speed-ups against 0, two-sided, α = {claim.alpha:g}"
         )
     side = "below" if claim.direction == "decreasing" else "above"
-    return f"{where}: {a} − {b} {side} 0; Student's t paired by seed, two-sided, α = {claim.alpha:g}"
+    what = "t of the log ratios" if ratios else "t"
+    return f"{where}: {a} − {b} {side} 0; Student's {what}, paired by seed, two-sided, α = {claim.alpha:g}"
 
 
 def implied(claim: Claim, outcomes: Sequence[Outcome]) -> str:

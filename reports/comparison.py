@@ -19,11 +19,14 @@ from reports.frames import Reading, ends, find, points, readings
 from reports.page import MARGIN, Page, style
 from reports.predicates import percent
 from reports.stored import Stored
-from reports.words import metric_words
+from reports.words import metric_words, signed
 
 WIDTH, HEIGHT, LEFT, BELOW = 8.0, 3.6, 0.9, 0.55  # inches
 COLOURS = ("#1f77b4", "#d95f02")
-COLUMNS = ["metric", "nfe", "solver", "a", "b", "difference", "percent", "low", "high", "p", "n"]
+COLUMNS = [
+    "metric", "nfe", "solver", "a", "b", "difference", "low", "high", "percent", "low_percent", "high_percent", "p",
+    "n",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Side:
 @dataclass(frozen=True)
 class Comparison:
     """``table``: a row a protocol under which both arms are measured at their ends, in `COLUMNS`: means over the seeds
-    that both have, the paired difference a − b, its Student 95 % interval and two-sided p, None where it has none."""
+    that both have, the paired difference a − b with its Student 95 % interval, in units and in %, and its two-sided p,
+    None where it has none. What is tested are log ratios, said in %, where the metric has ratios; else there is no
+    interval in %, and differences are tested (`reports.statistics.tested`)."""
 
     a: Side
     b: Side
@@ -141,8 +146,15 @@ def _row(a: Side, b: Side, reading: Reading) -> dict[str, Any]:
     means, difference = pairs.mean(), float((pairs["a"] - pairs["b"]).mean())
     row |= {"a": means["a"], "b": means["b"], "difference": difference}
     row["percent"] = percent(difference, float(means["b"]))
-    if (t := st.paired_t(pairs["a"].to_numpy(float), pairs["b"].to_numpy(float))) is not None:
+    values = pairs.to_numpy(float)
+    if (t := st.paired_t(*values.T)) is not None:
         row |= {"low": t.interval[0], "high": t.interval[1], "p": t.p}
+    logs, ratios = st.tested(values, signed=signed(reading.metric))
+    if ratios:
+        row |= {"percent": st.as_percent(float((logs[:, 0] - logs[:, 1]).mean())), "p": None}
+        if (t := st.paired_t(*logs.T)) is not None:
+            low, high = map(st.as_percent, t.interval)
+            row |= {"low_percent": low, "high_percent": high, "p": t.p}
     return row
 
 

@@ -1,19 +1,33 @@
 """Orders of a table's rows: each against its reference row, paired by seed, beside the paper's order.
 
-Every difference is relative to the mean of the reference over the seeds that both rows have, in %. Lower is better.
+What is tested are log ratios, given in %; where a value is not positive or can be negative, differences in % of the
+reference's mean over the seeds that both rows have. Lower is better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from reports.statistics import Interval, holm, paired_t, relative, resolvable
+from reports.claims import Claimed, Pair
+from reports.statistics import (
+    Array,
+    Interval,
+    as_log_ratio,
+    as_percent,
+    holm_by_family,
+    paired_t,
+    prediction_interval,
+    relative,
+    resolvable,
+    tested,
+)
 from reports.tables import Cell, FilledTable, Part, Row
+from reports.words import signed
 from studies.table import Column
 
 OrderVerdict = Literal["agrees", "contradicts", "lower", "higher", "undecided"]
@@ -23,11 +37,13 @@ ALPHA = 0.05
 @dataclass(frozen=True)
 class Order:
     """A row minus its reference in one column. ``effect``, ``interval`` (95 %), ``sd`` over seeds, ``paper`` and
-    ``resolvable`` are in % of the reference; ``p_holm`` is adjusted for the rows of the panel in this column.
+    ``resolvable`` are in % of the reference: of ``ratios``, log ratios said in %. ``p_holm`` is ``p`` adjusted for
+    ``tests`` tests: those of the study's claims where ``claim`` is about the same two rows, else those of the other
+    rows of this column in all parts.
 
     ``verdict``: with an order in the paper, whether the sign found agrees with it; without, whether the row is lower
-    or higher; undecided, for the ``reason`` given, where ``p_holm`` is not below 0.05. With ``n`` below the number of
-    seeds ``planned`` it is provisional.
+    or higher; undecided, for the ``reason`` given, where ``p_holm`` is not below α: the claim's, else 0.05. With ``n``
+    below the number of seeds ``planned`` it is provisional.
     """
 
     panel: str
@@ -44,6 +60,10 @@ class Order:
     sd: float | None = None
     p: float | None = None
     p_holm: float | None = None
+    tests: int = 0
+    claim: str | None = None
+    alpha: float = ALPHA
+    ratios: bool = False
     resolvable: float | None = None
     verdict: OrderVerdict = "undecided"
     reason: str = ""
@@ -60,7 +80,10 @@ class Order:
         """What to say of the paper's effect where these seeds are too few to show it; else empty."""
         if self.n == 1:
             return "unknown with one seed"
-        if not self.paper or self.resolvable is None or abs(self.paper) >= self.resolvable:
+        if not self.paper or self.resolvable is None:
+            return ""
+        size = as_percent(abs(as_log_ratio(self.paper))) if self.ratios else abs(self.paper)
+        if size >= self.resolvable:
             return ""
         return f"not resolvable with {self.n} seeds"
 
@@ -77,48 +100,67 @@ class Ranking:
     tau: float
 
 
-def compare(table: FilledTable) -> list[Order]:
-    """Every row against its reference in every column, part by part and column by column."""
+def compare(table: FilledTable, claimed: Mapping[Pair, Claimed] | None = None) -> list[Order]:
+    """Every row against its reference in every column, part by part and column by column. ``claimed``: what the study's
+    claims say of pairs of rows (`reports.claims.claimed_pairs`)."""
     orders = []
     for part in table.parts:
         for i, column in enumerate(table.columns):
             reference = {row.arm: row.cells[i] for row in part.rows}
-            raw = [
-                _difference(part, row, column, row.cells[i], reference[row.reference])
-                for row in part.rows
-                if row.arm != row.reference
-            ]
-            orders += [_decided(order, table.study.meaningless) for order in _adjusted(raw)]
-    return orders
+            for row in part.rows:
+                if row.arm != row.reference:
+                    order = _difference(part, row, i, column, reference[row.reference])
+                    orders.append(_with_claim(order, part, i, claimed or {}))
+    own = holm_by_family([order.column.id for order in orders], [None if o.claim else o.p for o in orders])
+    adjusted = [o if o.claim else replace(o, p_holm=p, tests=n) for o, (p, n) in zip(orders, own, strict=True)]
+    return [_decided(order, table.study.meaningless) for order in adjusted]
 
 
-def _difference(part: Part, row: Row, column: Column, cell: Cell, reference: Cell) -> Order:
-    """The row minus the reference, seed by seed, without a verdict."""
+def _difference(part: Part, row: Row, i: int, column: Column, reference: Cell) -> Order:
+    """The row minus the reference in the i-th column, seed by seed, without a verdict."""
+    cell = row.cells[i]
     seeds = [seed for seed in cell.values if seed in reference.values]
     order = Order(
         part.panel, row.arm, row.label, row.control, column, row.reference, len(seeds), len(cell.seeds),
         paper=relative(cell.paper, reference.paper),
     )  # fmt: skip
-    a, b = (np.array([values[seed] for seed in seeds]) for values in (cell.values, reference.values))
     if not seeds:
         return replace(order, reason="no seed has both values yet")
-    base = abs(float(b.mean()))
-    if base == 0:
-        return replace(order, reason="the reference is 0, so that nothing is relative to it")
-    a, b = 100 * a / base, 100 * b / base
-    order = replace(order, effect=float((a - b).mean()))
-    if len(seeds) < 2:
+    both = np.array([[values[seed] for seed in seeds] for values in (cell.values, reference.values)])
+    (a, b), ratios = tested(both, signed=signed(part.readings[i].metric))
+    if not ratios:
+        base = abs(float(b.mean()))
+        if base == 0:
+            return replace(order, reason="the reference is 0, so that nothing is relative to it")
+        a, b = 100 * a / base, 100 * b / base
+    return _tested(replace(order, ratios=ratios), a, b)
+
+
+def _tested(order: Order, a: Array, b: Array) -> Order:
+    """The order with its effect, which are logs or in % already, and with its test."""
+
+    def said(value: float) -> float:
+        return as_percent(value) if order.ratios else value
+
+    order = replace(order, effect=said(float((a - b).mean())))
+    if order.n < 2:
         return replace(order, reason="one seed is never a verdict")
     t = paired_t(a, b, ALPHA)
     if t is None:
-        return replace(order, reason="the difference is the same in every seed, so there is nothing to test against")
-    return replace(order, interval=t.interval, sd=t.sd, p=t.p, resolvable=resolvable(t.sd, t.n, ALPHA))
+        what = "ratio" if order.ratios else "difference"
+        return replace(order, reason=f"the {what} is the same in every seed, so there is nothing to test against")
+    low, high = map(said, t.interval)
+    least = resolvable(t.sd, t.n, ALPHA)
+    return replace(order, interval=(low, high), sd=said(t.sd), p=t.p, resolvable=None if least is None else said(least))
 
 
-def _adjusted(orders: Sequence[Order]) -> list[Order]:
-    """Orders of one panel and column with Holm's p for as many as were tested."""
-    p_holm = iter(holm([order.p for order in orders if order.p is not None]))
-    return [order if order.p is None else replace(order, p_holm=next(p_holm)) for order in orders]
+def _with_claim(order: Order, part: Part, i: int, claimed: Mapping[Pair, Claimed]) -> Order:
+    """The order as the claim about the same two rows decides it, where there is one."""
+    one, column = part.readings[i], order.column
+    found = claimed.get((part.panel, frozenset((order.arm, order.reference)), one.metric, column.nfe, column.solver))
+    if found is None or order.p is None or column.percent != 100:
+        return order
+    return replace(order, claim=found.claim, p_holm=found.p_holm, tests=found.tests, alpha=found.alpha)
 
 
 def _decided(order: Order, meaningless: bool) -> Order:
@@ -127,8 +169,9 @@ def _decided(order: Order, meaningless: bool) -> Order:
         return replace(order, reason="the numbers of this scale mean nothing")
     if order.p_holm is None or order.effect is None:
         return order
-    if order.p_holm >= ALPHA:
-        return replace(order, reason="p ≥ 0.05")
+    if order.p_holm >= order.alpha:
+        corrected = order.p is not None and order.p < order.alpha
+        return replace(order, reason=f"p ≥ {order.alpha:g}" + (" after Holm's correction" if corrected else ""))
     if not order.paper:
         return replace(order, verdict="lower" if order.effect < 0 else "higher")
     return replace(order, verdict="agrees" if order.effect * order.paper > 0 else "contradicts")
@@ -151,13 +194,14 @@ def rankings(table: FilledTable) -> list[Ranking]:
 
 
 def value_verdict(cell: Cell) -> str:
-    """Whether the paper's value lies in our 95 % interval; empty where there are not both. Only to be asked of a study
-    that is ``as_in_paper``."""
+    """Whether the paper's value, a single number, lies where one more of ours would in 95 % of cases; empty where there
+    are not both. Only to be asked of a study that is ``as_in_paper``."""
     if cell.paper is None or cell.mean is None:
         return ""
-    if cell.interval is None:
+    interval = prediction_interval(np.array([*cell.values.values()]))
+    if interval is None:
         return "one seed: no verdict"
-    low, high = cell.interval
+    low, high = interval
     if low <= cell.paper <= high:
         return "within"
     return f"outside: ours {'lower' if high < cell.paper else 'higher'}"

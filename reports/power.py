@@ -1,7 +1,8 @@
 """How many seeds a study needs: from the spread of paired differences in the store. Pure functions.
 
-Everything is for the two-sided t test of differences paired by seed, in % of the mean of the second arm or, for a
-speed-up, of its log₂. The spread is that observed, itself uncertain with few seeds; the effect looked for is never the
+Everything is for the test by which verdicts are made (`reports.statistics`): of log ratios paired by seed, said in %;
+of differences in % of the mean of the second arm, where values can be 0 or negative; or, for a speed-up, of its log₂.
+The spread is that observed, itself uncertain with few seeds; the effect looked for is never the
 one observed, but the paper's where it is known, else a difference of 10 % or a speed-up of 1.5.
 """
 
@@ -20,10 +21,11 @@ from reports.errors import Unsuited
 from reports.frames import Protocols, Reading, points, readings
 from reports.orders import ALPHA
 from reports.paper import PaperValues, claimed_effect, paper_effect, primary_columns
-from reports.statistics import Array, degenerate, power, resolvable
-from reports.summaries import speedup_table
+from reports.statistics import Array, as_log_ratio, as_percent, degenerate, power, resolvable, tested
+from reports.summaries import signed_summary, speedup_table
 from reports.summaries import table as summaries
 from reports.tablefill import reference_of, values_at
+from reports.words import signed
 from studies.arms import expand_seed
 from studies.claim import Claim
 from studies.schema import ResolvedStudy
@@ -59,8 +61,9 @@ class Comparison:
 @dataclass(frozen=True)
 class Need:
     """What seeds can show of one comparison. ``sd``, ``now`` and ``then`` (the smallest effects resolvable with the
-    ``n`` seeds of the store and with those ``planned``) and ``effect`` are in its unit. ``seeds`` is how many show
-    ``effect`` with 80 % power, None where that is unknown (see ``unknown``) or more than 1000."""
+    ``n`` seeds of the store and with those ``planned``) and ``effect`` are in its unit; log ratios are said in %.
+    ``seeds`` is how many show ``effect`` with 80 % power, None where that is unknown (see ``unknown``) or more than
+    1000."""
 
     comparison: Comparison
     planned: int
@@ -87,20 +90,28 @@ def needs(study: ResolvedStudy, frame: pd.DataFrame | None, protocols: Protocols
 def _need(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | None, protocols: Protocols) -> Need:
     need = Need(one, len(study.seeds), abs(one.paper) if one.paper else ASSUMED_EFFECT[one.unit])
     try:
-        d = _differences(study, one, frame, protocols)
+        d, ratios = _differences(study, one, frame, protocols)
     except Unsuited as error:
         return replace(need, unknown=str(error))
     if len(d) < 2:
         return replace(need, n=len(d), unknown=NO_SPREAD)
     if degenerate(d):
-        return replace(need, n=len(d), unknown="the difference is the same in every seed")
+        return replace(need, n=len(d), unknown=f"the {'ratio' if ratios else 'difference'} is the same in every seed")
     sd = float(d.std(ddof=1))
     now, then = (resolvable(sd, n, one.alpha, WANTED_POWER) for n in (len(d), need.planned))
-    return replace(need, n=len(d), sd=sd, now=now, then=then, seeds=seeds_needed(need.effect, sd, one.alpha))
+    effect = abs(as_log_ratio(one.paper or need.effect)) if ratios else need.effect
+    need = replace(need, n=len(d), sd=sd, now=now, then=then, seeds=seeds_needed(effect, sd, one.alpha))
+    return _in_percent(need) if ratios else need
+
+
+def _in_percent(need: Need) -> Need:
+    """What was log ratios, said in %."""
+    sd, now, then = (None if value is None else as_percent(value) for value in (need.sd, need.now, need.then))
+    return replace(need, sd=sd, now=now, then=then)
 
 
 def seeds_needed(effect: float, sd: float, alpha: float = ALPHA) -> int | None:
-    """The fewest seeds, at least 2, whose paired t test shows an effect with 80 % power at this sd; None: over 1000."""
+    """The fewest seeds, at least 2, that show an effect with 80 % power at this sd; None: over 1000."""
     tried = range(2, MOST_SEEDS + 1)
     found = bisect_left(tried, True, key=lambda n: power(effect, sd, n, alpha) >= WANTED_POWER)
     return tried[found] if found < len(tried) else None
@@ -137,8 +148,13 @@ def _of_rows(study: ResolvedStudy, paper: PaperValues) -> Iterator[Comparison]:
                 yield Comparison(study.study, arm.panel, pair, f"row, {column.label}", *place, paper=effect)
 
 
-def _differences(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | None, protocols: Protocols) -> Array:
-    """The paired differences that the store holds, one a seed, in the comparison's unit. Raises: Unsuited."""
+def _differences(
+    study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | None, protocols: Protocols
+) -> tuple[Array, bool]:
+    """The paired differences that the store holds, one a seed, in the comparison's unit, or log ratios, and True.
+
+    Raises: Unsuited.
+    """
     panels = {one.claim.place(arm)[0] for arm in one.arms} if one.claim else {one.panel}
     own = None if frame is None else frame[frame["panel"].isin(panels)]
     if own is None or own.empty:
@@ -148,10 +164,14 @@ def _differences(study: ResolvedStudy, one: Comparison, frame: pd.DataFrame | No
     if reading is None:
         raise Unsuited(f"the store holds no {one.metric} at {one.nfe} NFE ({one.solver})")
     if one.claim is not None and one.unit == "log2":
-        return speedup_table(one.claim, points(own, reading))["first"].dropna().to_numpy(float)
+        return speedup_table(one.claim, points(own, reading))["first"].dropna().to_numpy(float), False
     pair = _pair(one, own, reading).dropna().to_numpy(float)
-    base = abs(pair[:, 1].mean()) if len(pair) else 0.0
-    return 100 * (pair[:, 0] - pair[:, 1]) / base if base else np.empty(0)
+    can_be_negative = signed(one.metric) if one.claim is None else signed_summary(one.claim, one.metric)
+    values, ratios = tested(pair, signed=can_be_negative)
+    if not ratios:
+        base = abs(pair[:, 1].mean()) if len(pair) else 0.0
+        values = 100 * pair / base if base else np.empty((0, 2))
+    return values[:, 0] - values[:, 1], ratios
 
 
 def _pair(one: Comparison, own: pd.DataFrame, reading: Reading) -> pd.DataFrame:

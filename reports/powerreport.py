@@ -28,10 +28,11 @@ COLUMNS = (
     "comparison", "of", "sd", "seeds there", "resolvable now", "resolvable as planned", "effect", "seeds needed",
 )  # fmt: skip
 NOTES = (
-    "Differences paired by seed, in % of the mean of the second arm, at the end unless a claim says otherwise; of a "
-    "speed-up its log₂, told as factors. sd: of these over seeds. Resolvable: the smallest that so many seeds show "
-    "with 80 % power (two-sided t test, without correction for several rows). Seeds needed: for 80 % power to see the "
-    "paper's effect, or 10 % (a speed-up of 1.5) where the paper has none to compare with.",
+    "Log ratios paired by seed, said in % of the second arm (where values can be 0 or negative, differences in % of "
+    "its mean), at the end unless a claim says otherwise; of a speed-up its log₂, told as factors. sd: of these over "
+    "seeds. Resolvable: the smallest, upwards, that so many seeds show with 80 % power by the test that verdicts "
+    "rest on, without Holm's correction. Seeds needed: for 80 % power to see the paper's effect, or 10 % (a speed-up "
+    "of 1.5) where the paper has none to compare with.",
     "The sd of few seeds is itself uncertain: the true one may be 3.7 times as large at n = 4, 1.7 times at n = 12 "
     "(upper ends of 95 % intervals).",
 )

@@ -3,7 +3,7 @@
 Seeds are paired, so ranks and differences rest on the seeds that all points of a panel have. Which point is best is
 itself found from these seeds: a p that knew only of the comparisons with it would be too small. So every pair of points
 is tested, and Holm's correction is for all pairs; then the chance that any point is wrongly told from any other stays
-below α, whichever comes out best.
+below α, whichever comes out best. As everywhere, log ratios are tested of what is positive (`reports.statistics`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import pandas as pd
 from reports.errors import ReportError
 from reports.frames import Protocols, Reading, ends, planned_seeds
 from reports.paper import paper_column
-from reports.statistics import Array, Interval, holm, paired_p, paired_t, t_band
+from reports.statistics import Array, Interval, as_percent, holm, paired_p, paired_t, t_band, tested
 from reports.versions import DECLARED, Version, shown_by_panel
+from reports.words import signed
 from studies.figure import Levels
 from studies.schema import ResolvedStudy
 from studies.strict import Attribute
@@ -32,7 +33,7 @@ PRIMARY = Levels(kind="levels", x="", x_label="")  # for a study without such a 
 @dataclass(frozen=True)
 class Ranked:
     """One arm over ``n`` seeds: its mean with the 95 % interval, its mean difference to the best point with its
-    interval, and the paper's value.
+    interval (in the metric's units and, where ratios are tested, in %), and the paper's value.
 
     A point of the sweep has a ``rank`` from 1, the p of its difference adjusted for all pairs of points, and the rank
     of the paper's value among the points that have one. Other arms stand beside, and have none of these.
@@ -45,6 +46,8 @@ class Ranked:
     interval: Interval | None
     difference: float | None = None
     difference_interval: Interval | None = None
+    percent: float | None = None
+    percent_interval: Interval | None = None
     rank: int | None = None
     p_holm: float | None = None
     paper: float | None = None
@@ -138,12 +141,13 @@ def _panel(
     values = rows.pivot(index="seed", columns="arm", values="value").dropna(axis=1, how="all")
     there = [arm for arm in points if arm in values]
     complete = values[there].dropna()
-    ranked = rank(complete) if len(complete) and there else []
+    can_be_negative = signed(reading.metric)
+    ranked = rank(complete, signed=can_be_negative) if len(complete) and there else []
     ranked = [replace(one, attributes=arms[one.arm], paper=paper.get(one.arm)) for one in ranked]
     if ranked:
         best = complete[ranked[0].arm]
         ranked = _with_paper_ranks(ranked)
-        others = [_beside(arm, values[arm], best) for arm in (*beside, *labels) if arm in values]
+        others = [_beside(arm, values[arm], best, can_be_negative) for arm in (*beside, *labels) if arm in values]
         ranked += [replace(one, label=labels.get(one.arm, one.arm), paper=paper.get(one.arm)) for one in others if one]
     absent = tuple(arm for arm in points if arm not in there)
     without = {arm: tuple(seed for seed in seeds if seed not in values[arm].dropna()) for arm in there}
@@ -156,16 +160,16 @@ def _with_paper_ranks(points: Sequence[Ranked]) -> list[Ranked]:
     return [one if one.paper is None else replace(one, paper_rank=known.index(one.paper) + 1) for one in points]
 
 
-def rank(values: pd.DataFrame) -> list[Ranked]:
+def rank(values: pd.DataFrame, *, signed: bool = False) -> list[Ranked]:
     """Points by rising mean. Rows are seeds, columns points; nothing is missing."""
     ordered = values[values.mean().sort_values(kind="stable").index]
     columns = [ordered[arm].to_numpy(float) for arm in ordered]
-    p_holm = _adjusted(columns)
-    ranked = [_compared(str(arm), own, columns[0]) for arm, own in zip(ordered, columns, strict=True)]
+    p_holm = _adjusted(tested(ordered.to_numpy(float), signed=signed)[0].T)
+    ranked = [_compared(str(arm), own, columns[0], signed) for arm, own in zip(ordered, columns, strict=True)]
     return [replace(one, rank=i + 1, p_holm=p_holm.get((0, i))) for i, one in enumerate(ranked)]
 
 
-def _adjusted(columns: Sequence[Array]) -> dict[tuple[int, int], float]:
+def _adjusted(columns: Sequence[Array] | Array) -> dict[tuple[int, int], float]:
     """Holm's p of every pair of points; a pair whose difference does not vary has none."""
     pairs = list(itertools.combinations(range(len(columns)), 2))
     tests = paired_p(np.array([columns[i] - columns[j] for i, j in pairs])) if pairs else []
@@ -173,15 +177,21 @@ def _adjusted(columns: Sequence[Array]) -> dict[tuple[int, int], float]:
     return dict(zip(p, holm(list(p.values())), strict=True))
 
 
-def _compared(arm: str, own: Array, best: Array) -> Ranked:
+def _compared(arm: str, own: Array, best: Array, signed: bool) -> Ranked:
     """An arm beside the best point, seed by seed."""
     mean, low, high = (float(bound[0]) for bound in t_band(own[:, None]))
     t = paired_t(own, best)
     interval = (low, high) if len(own) > 1 else None
-    return Ranked(arm, arm, len(own), mean, interval, float((own - best).mean()), t.interval if t else None)
+    one = Ranked(arm, arm, len(own), mean, interval, float((own - best).mean()), t.interval if t else None)
+    (a, b), ratios = tested(np.array([own, best]), signed=signed)
+    if not ratios:
+        return one
+    t = paired_t(a, b)
+    bounds = (as_percent(t.interval[0]), as_percent(t.interval[1])) if t else None
+    return replace(one, percent=as_percent(float((a - b).mean())), percent_interval=bounds)
 
 
-def _beside(arm: str, own: pd.Series, best: pd.Series) -> Ranked | None:
+def _beside(arm: str, own: pd.Series, best: pd.Series, signed: bool) -> Ranked | None:
     """An arm that is no point, over the seeds that it shares with the best; None where there are none."""
     both = pd.DataFrame({"own": own, "best": best}).dropna()
-    return _compared(arm, *both.to_numpy(float).T) if len(both) else None
+    return _compared(arm, both["own"].to_numpy(float), both["best"].to_numpy(float), signed) if len(both) else None

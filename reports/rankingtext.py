@@ -13,7 +13,8 @@ from studies.sweep import Drawn
 
 NOTE = (
     "Ranked by the mean at the end of each arm, over the seeds that all points have; intervals are Student's t at "
-    "95 %. Differences to the best are paired by seed. Their p is Holm-adjusted for all pairs of points, since which "
+    "95 %. Differences to the best are paired by seed: log ratios, said in %, or, where values can be 0 or negative, "
+    "in the metric's units. Their p is Holm-adjusted for all pairs of points, since which "
     "one is best is found from the same seeds. Arms without a rank are no points of the sweep and stand beside it."
 )
 
@@ -37,6 +38,8 @@ def table(ranking: SweepRanking, panel: PanelRanking) -> list[tuple[str, ...]]:
 
 def _row(row: Ranked, remark: str) -> tuple[str, ...]:
     difference = (number(row.difference), span(row.difference_interval), number(row.p_holm))
+    if row.percent is not None:
+        difference = (number(row.percent, " %"), span(row.percent_interval, " %"), number(row.p_holm))
     if row.rank == 1:
         difference = ("–", "–", "–")
     rank = "" if row.rank is None else str(row.rank)
@@ -98,7 +101,8 @@ def records(rankings: Sequence[SweepRanking]) -> list[dict[str, Any]]:
             "nfe": panel.reading.nfe, "protocol": panel.reading.protocol, "panel": panel.panel, "rank": row.rank,
             "arm": row.arm, **_space(ranking, row), "n": row.n, "mean": row.mean,
             **_bounds("mean", row.interval), "difference": row.difference,
-            **_bounds("difference", row.difference_interval), "p_holm": row.p_holm,
+            **_bounds("difference", row.difference_interval), "percent": row.percent,
+            **_bounds("percent", row.percent_interval), "p_holm": row.p_holm,
             "remark": row.remark, "meaningless": ranking.study.meaningless,
             "paper": row.paper, "paper_rank": row.paper_rank,
         }

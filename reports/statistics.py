@@ -2,12 +2,16 @@
 
 Seeds are the only independent units. Arms of one seed share initialisation, data order, noise and, here,
 whole prefixes of training, so they are correlated and every comparison is paired by seed.
+
+Every verdict, order and ranking goes the same way: `tested` says on which scale (log ratios of what is positive),
+`p_above` is the one test, `holm` the one correction, and what is below α after it is decided. What that rule does on
+known laws is simulated in `benchmarks.verdict_rules`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,11 +22,15 @@ from scipy import optimize, stats
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 EXACT_SIGN_FLIPS = 2**16  # all sign flips of up to 16 seeds; beyond, as many random ones
+SKEWNESS_FROM = 6  # seeds from which on skewness is corrected for: that of fewer says next to nothing
+SIMULATED_TO = 64  # seeds up to which power is simulated; beyond, the correction for skewness costs next to none
+DRAWS = 20_000
+LARGEST_LOG = 700.0  # exp of more overflows
 
 
 @dataclass(frozen=True)
 class PairedT:
-    """Student's t of differences paired by seed: their mean, its interval, their sd, the two-sided p."""
+    """Differences paired by seed: their mean, Student's interval of it, their sd, and the two-sided p of `p_above`."""
 
     n: int
     mean: float
@@ -31,39 +39,97 @@ class PairedT:
     p: float
 
 
+def tested(values: Array, *, signed: bool = False) -> tuple[Array, bool]:
+    """The scale on which values are compared: their logs, and True, where all are positive, so that differences are
+    log ratios; else the values themselves, and False. ``signed``: what can be 0 or negative by its nature, as cosines
+    can, is never compared as a ratio.
+
+    Distances and relative errors of training runs are spread by factors. So the ratio of two is nearly symmetric on a
+    log scale where their difference is skewed, and its interval, unlike that of a difference in % of the reference's
+    mean, knows that the reference varies as well.
+    """
+    ratios = not signed and bool(values.size) and bool((values > 0).all())
+    return (np.log(values), True) if ratios else (values, False)
+
+
+def as_percent(log_ratio: float) -> float:
+    """A log ratio in %: 100 (e^x − 1)."""
+    return 100 * math.expm1(min(log_ratio, LARGEST_LOG))
+
+
+def as_log_ratio(percent: float) -> float:
+    """The log ratio of a difference in %, which is above −100."""
+    return math.log1p(percent / 100)
+
+
 def degenerate(differences: Array) -> bool:
     """Whether the differences do not vary (up to rounding), so that no t test exists."""
     spread = float(np.ptp(differences))
     return spread <= 1e-12 * max(1e-300, float(np.abs(differences).max()))
 
 
+def p_above(differences: Array, bound: float = 0.0) -> Array:
+    """One-sided p that the mean of each row (seeds along the last axis) lies above a bound.
+
+    That of Student's t (1908) and, from `SKEWNESS_FROM` seeds on, the larger of it and that of Hall's t (1992). Rows
+    that do not vary have no test.
+    """
+    d = np.asarray(differences, dtype=float)
+    n = d.shape[-1]
+    scaled = (d.mean(axis=-1) - bound) / d.std(axis=-1, ddof=1)
+    t = scaled if n < SKEWNESS_FROM else np.minimum(scaled, _without_skewness(scaled, stats.skew(d, axis=-1), n))
+    return np.asarray(stats.t.sf(math.sqrt(n) * t, n - 1))
+
+
+def _without_skewness(mean: Array, skewness: Array, n: int) -> Array:
+    """A mean in units of the sd, transformed so that n times its square is nearly free of the law's skewness g:
+    S + g S²/3 + g² S³/27 + g/(6n), which rises with S (Hall, J. R. Statist. Soc. B 54, 221, 1992)."""
+    return mean + skewness * mean**2 / 3 + skewness**2 * mean**3 / 27 + skewness / (6 * n)
+
+
+def p_two_sided(differences: Array) -> Array:
+    """Two-sided p that the mean of each row is not 0: twice the smaller of both `p_above`."""
+    return np.minimum(1.0, 2 * np.minimum(p_above(differences), p_above(-differences)))
+
+
 def paired_t(a: Array, b: Array, alpha: float = 0.05) -> PairedT | None:
-    """`scipy.stats.ttest_rel` (one sample's t of a − b) with its interval (Student 1908); None where n < 2 or nothing
-    varies."""
+    """The mean of a − b, paired by seed, with Student's interval at 1 − α and `p_two_sided`; None where n < 2 or
+    nothing varies."""
     d = a - b
     if len(d) < 2 or degenerate(d):
         return None
-    result = stats.ttest_1samp(d, 0.0)
-    low, high = result.confidence_interval(1 - alpha)
-    interval = (float(low), float(high))
-    return PairedT(len(d), float(d.mean()), float(d.std(ddof=1)), interval, float(result.pvalue))
+    low, high = stats.ttest_1samp(d, 0.0).confidence_interval(1 - alpha)
+    return PairedT(len(d), float(d.mean()), float(d.std(ddof=1)), (float(low), float(high)), float(p_two_sided(d)))
 
 
 def paired_p(differences: Array) -> list[float | None]:
-    """The p of `paired_t` of every row of differences, all at once; None where that has none."""
+    """`p_two_sided` of every row of differences, all at once; None where that has none."""
     varies = [len(row) > 1 and not degenerate(row) for row in differences]
-    p = iter(stats.ttest_1samp(differences[varies], 0.0, axis=1).pvalue if any(varies) else ())
+    p = iter(p_two_sided(differences[varies]) if any(varies) else ())
     return [float(next(p)) if one else None for one in varies]
 
 
-def equivalence_p(differences: Array, bound: float) -> float:
-    """p of two one-sided t tests that the mean lies within ±bound (Schuirmann 1987): the larger of the two.
+def p_within(differences: Array, bound: float) -> Array:
+    """p that the mean of each row lies within ±bound: the larger of two one-sided tests' (Schuirmann 1987)."""
+    return np.maximum(p_above(differences, -bound), p_above(-differences, -bound))
 
-    It is below α exactly where the 1 − 2α interval of the mean lies within ±bound.
+
+def p_outside(differences: Array, bound: float) -> Array:
+    """Two-sided p that the mean of each row lies outside ±bound."""
+    return np.minimum(1.0, 2 * np.minimum(p_above(differences, bound), p_above(-differences, bound)))
+
+
+def prediction_interval(values: Array, confidence: float = 0.95) -> Interval | None:
+    """Where one more value of the same normal law falls: mean ± t s √(1 + 1/n). None where n < 2.
+
+    The interval of the mean is another: one more value falls outside that in 17 % of cases at n = 3, in 55 % at
+    n = 12.
     """
-    above = stats.ttest_1samp(differences, -bound, alternative="greater").pvalue
-    below = stats.ttest_1samp(differences, bound, alternative="less").pvalue
-    return float(max(above, below))
+    n = len(values)
+    if n < 2:
+        return None
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / n))
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def agreement(agrees: NDArray[np.bool_], confidence: float = 0.95) -> tuple[int, Interval]:
@@ -129,12 +195,48 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test, by the noncentral t distribution."""
+def holm_by_family(families: Sequence[Hashable], p_values: Sequence[float | None]) -> list[tuple[float | None, int]]:
+    """For each test its p adjusted within its family, and how many tests that has. What has no p is no test, and does
+    not count."""
+    adjusted: list[tuple[float | None, int]] = [(None, 0)] * len(p_values)
+    for family in dict.fromkeys(families):
+        own = [i for i, p in enumerate(p_values) if families[i] == family and p is not None]
+        for i, p in zip(own, holm([p for i in own if (p := p_values[i]) is not None]), strict=True):
+            adjusted[i] = (p, len(own))
+    return adjusted
+
+
+def student_power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
+    """Power of Student's two-sided paired t test, by the noncentral t distribution."""
     critical = stats.t.ppf(1 - alpha / 2, n - 1)
     nc = abs(effect) * math.sqrt(n) / sd
     far_tail = np.nan_to_num(stats.nct.cdf(-critical, n - 1, nc))  # nan where it vanishes
     return float(stats.nct.sf(critical, n - 1, nc) + far_tail)
+
+
+def power(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
+    """How often p of `p_two_sided` is below α where n differences are normal.
+
+    Where skewness is corrected for, from `SKEWNESS_FROM` seeds on, that costs some power: it is simulated, with fixed
+    draws, up to `SIMULATED_TO` seeds.
+    """
+    if not SKEWNESS_FROM <= n <= SIMULATED_TO:
+        return student_power(effect, sd, n, alpha)
+    mean, spread, skewness = _draws(n)
+    scaled = (mean + abs(effect) / sd) / spread
+    critical = stats.t.ppf(1 - alpha / 2, n - 1) / math.sqrt(n)
+    without = _without_skewness(scaled, skewness, n)
+    seen = (np.minimum(scaled, without) > critical) | (np.maximum(scaled, without) < -critical)
+    return float(seen.mean())
+
+
+@cache
+def _draws(n: int) -> tuple[Array, Array, Array]:
+    """Mean, sd and skewness of `DRAWS` samples of n standard normal numbers and, so that none is skewed for good, of
+    as many with their signs turned."""
+    z = np.random.default_rng(n).normal(size=(DRAWS // 2, n))
+    mean, spread, skewness = z.mean(axis=1), z.std(axis=1, ddof=1), stats.skew(z, axis=1)
+    return np.concatenate([mean, -mean]), np.concatenate([spread, spread]), np.concatenate([skewness, -skewness])
 
 
 def resolvable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float | None:

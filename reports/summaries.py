@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reports.errors import Unsuited
 from reports.speedup import log2_speedups
+from reports.words import signed
 from studies.claim import Claim
 
 Array = NDArray[np.float64]
@@ -49,6 +50,12 @@ def rises(epochs: Array, values: Array) -> Array:
 
 
 SUMMARIES: dict[str, Summary] = {"end": end, "average": average, "rises": rises}
+
+
+def signed_summary(claim: Claim, metric: str) -> bool:
+    """Whether the claim's numbers can be 0 or negative by their nature: those of a signed metric, the sum of rises (0
+    for a curve that only falls), and speed-ups, which are log₂ already."""
+    return signed(metric) or claim.summary == "rises" or claim.test == "speedup"
 
 
 def summary_of(claim: Claim) -> Summary:

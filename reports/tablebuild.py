@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from reports.claims import judge
+from reports.claims import claimed_pairs, judge
 from reports.errors import NothingToReport
 from reports.latex import latex
 from reports.orders import compare, rankings
 from reports.othermethods import other_methods
 from reports.paper import paper_values
 from reports.published import published
-from reports.stored import Stored, load
+from reports.stored import load
 from reports.tablefill import fill
 from reports.tableformats import markdown
 from reports.tablerecords import order_records, origin, ranking_records, seed_records, value_records
@@ -66,12 +66,15 @@ def build_table(
             f"run {stored.run.run} of '{study}' at scale '{stored.run.scale}' has no measured point of its table yet: "
             f"continue it with `{stored.command}`"
         )
-    orders, ranked = compare(table), rankings(table)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    claims = tuple(claim for claim in stored.study.claims if claim.test != "own" or claim.implies)
+    claiming = stored.study.model_copy(update={"claims": claims})
+    verdicts = judge(claiming, stored.frame, stored.protocols, run=stored.run, variant=variant, time=now)
+    orders, ranked = compare(table, claimed_pairs(claiming, verdicts)), rankings(table)
     stem = "_".join(filter(None, (stored.study.study, stored.run.scale, variant)))
     said = document(table, orders, ranked, stored.run, variant)
-    told = replace(
-        said, others=other_methods(stored.study), orders_file=f"{stem}_orders.csv", implied=_implied(stored, variant)
-    )
+    implied = tuple(implied_words(verdict) for verdict in verdicts if verdict.implies)
+    told = replace(said, others=other_methods(stored.study), orders_file=f"{stem}_orders.csv", implied=implied)
     common = origin(table, stored.run, variant)
     texts = {
         f"{stem}_table.md": markdown(told),
@@ -86,14 +89,6 @@ def build_table(
     records = {"cells": seed_records(table), "orders": order_records(orders), "rankings": ranking_records(ranked)}
     files = [out / name for name in texts]
     return TableReport(files, table.missing, stored.run, stored.chosen, told, records)
-
-
-def _implied(stored: Stored, variant: str | None) -> tuple[str, ...]:
-    """What the verdicts on those claims imply that say so."""
-    explained = tuple(claim for claim in stored.study.claims if claim.implies)
-    study, now = stored.study.model_copy(update={"claims": explained}), datetime.now(UTC).isoformat(timespec="seconds")
-    verdicts = judge(study, stored.frame, stored.protocols, run=stored.run, variant=variant, time=now)
-    return tuple(implied_words(verdict) for verdict in verdicts if verdict.implies)
 
 
 def _csv(records: Sequence[dict[str, Any]], common: dict[str, Any]) -> str:

@@ -49,13 +49,15 @@ def seed_records(table: FilledTable) -> list[Record]:
 
 
 def order_records(orders: Sequence[Order]) -> list[Record]:
-    """One record a row and column. Effects are in % of the reference's mean."""
+    """One record a row and column. Effects are in %: of ``ratios``, log ratios said in %, else of the reference's
+    mean."""
     return [
         {
             "panel": o.panel, "row": o.row, "arm": o.arm, "control": o.control, "column": o.column.id,
             "label": o.column.label, "reference": o.reference, "n": o.n, "planned_n": o.planned,
             "effect_percent": o.effect, "low_percent": o.interval[0] if o.interval else None,
             "high_percent": o.interval[1] if o.interval else None, "sd_percent": o.sd, "p": o.p, "p_holm": o.p_holm,
+            "tests": o.tests or None, "claim": o.claim, "ratios": o.ratios,
             "paper_percent": o.paper, "verdict": o.verdict, "reason": o.reason or None,
             "resolvable_percent": o.resolvable, "resolution": o.resolution or None,
         }

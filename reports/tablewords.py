@@ -19,15 +19,20 @@ from studies.dynamics import assumed
 from studies.schema import ResolvedStudy
 
 MARKS = "the best of its part, {}: the second best; controls take no part."
-ORDER_HEAD = ("value", "difference", "95 % interval", "p (Holm)", "paper", "order", "smallest resolvable", "seeds")
+ORDER_HEAD = (
+    "value", "difference", "95 % interval", "p", "p (Holm)", "paper", "order", "smallest resolvable", "seeds",
+)  # fmt: skip
 ORDER_NOTES = (
-    "Differences from the reference row, paired by seed, in % of its mean, with Student's 95 % interval. p: two-sided, "
-    "adjusted by Holm's method for the rows of a part in one column. Order: whether the sign found is the paper's "
-    "or, where the paper has none, whether the row is lower or higher; undecided unless p < 0.05.",
-    "Smallest resolvable: the difference that these seeds show with 80 % power at the spread seen (two-sided, 0.05, "
-    "before Holm's correction). A smaller one that is not seen says nothing about whether it is there.",
-    "A claim about two rows is tested alone, without that correction (`study claims`), so that it may be decided where "
-    "the order here is not.",
+    "Differences from the reference row, paired by seed, with Student's 95 % interval: log ratios, which are tested, "
+    "said in %; where values can be 0 or negative, differences in % of the reference's mean. p: two-sided. p (Holm) "
+    "decides: where a claim is about the two rows it is the claim's, adjusted for all claims of the study (`study "
+    "claims`), so that both say the same; else it is adjusted for the other rows of the column in all parts. Order: "
+    "whether the sign found is the paper's or, where the paper has none, whether the row is lower or higher; "
+    "undecided unless p (Holm) is below 0.05 (or the claim's α). The interval is of one row alone, without that "
+    "correction.",
+    "Smallest resolvable: the difference, upwards, that these seeds show with 80 % power at the spread seen "
+    "(two-sided, 0.05, before Holm's correction). A smaller one that is not seen says nothing about whether it is "
+    "there.",
 )
 ONE_SEED = "One seed resolves nothing: how large a difference it could show is not known without a spread over seeds."
 
@@ -180,7 +185,10 @@ def value_notes(table: FilledTable) -> list[str]:
     if groups := rank_groups(study):
         said.append(f"The paper's are marked among its rows of: {'; '.join(dict.fromkeys(groups.values()))}.")
     if study.as_in_paper:
-        said.append("In brackets: where the paper's value lies with respect to our 95 % interval.")
+        said.append(
+            "In brackets: where the paper's value, a single number, lies with respect to our 95 % prediction interval, "
+            "where one more seed of ours would fall."
+        )
     elif not study.meaningless:
         said.append("Values are not compared: this scale is not the paper's; orders are.")
     said.append(_sweep_note(table))
@@ -227,6 +235,7 @@ def _order(order: Order) -> tuple[Words, ...]:
         order.column.label,
         number(order.effect, " %"),
         span(order.interval, " %"),
+        number(order.p),
         number(order.p_holm),
         number(order.paper, " %"),
         order.said,

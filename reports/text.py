@@ -10,24 +10,32 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from reports.statistics import Interval
+from reports.statistics import Interval, as_log_ratio, as_percent
 from reports.verdicts import Outcome, Verdict
 
 COLOURS = {"supported": "green", "contradicted": "red", "undecided": "yellow"}
 NONE = "This run declares no claims."
-COLUMNS = ("metric", "role", "verdict", "effect", "interval", "in %", "resolvable", "p", "seeds that agree")
+COLUMNS = (
+    "metric", "role", "verdict", "effect", "in %", "interval", "resolvable", "p", "p (Holm)", "seeds that agree",
+)  # fmt: skip
 FOOTNOTES = (
-    "Effect: mean difference paired by seed, with Student's t interval at 1 − α. Resolvable: the smallest "
-    "difference that this many seeds show with 80 % power, given the spread seen. Agree: seeds whose "
-    "difference has the side claimed (for an equivalence: lies within the margin), with the exact interval of their "
-    "share. p: of Page's test for a trend, of the two-sided t test for a difference, of two one-sided t tests for an "
-    "equivalence. A speed-up is the geometric mean over seeds; tested are its log₂, two-sided. First crossings of "
-    "noisy curves come early, which makes it larger, up or down, but favours neither arm.",
-    "Each claim has one primary metric and one test, declared in its study; what was changed or added after a verdict "
-    "was seen is flagged. α holds for one claim, without correction for their number. Tables and rankings do correct, "
-    "for the rows that they compare, so that the order of a pair may be undecided there whose claim is decided here. "
-    "The truth, the error against the known v and u, is judged the same way beside it; it and the secondary metrics "
-    "are uncorrected and decide nothing.",
+    "Effect: mean difference paired by seed, in the metric's units. In %: the geometric mean of the ratios minus 1; "
+    "its log is what is tested, and its interval (Student's t, at 1 − α) is in % as well. Where values can be 0 or "
+    "negative (cosines, sums of rises, KID), differences are tested as they are, the interval is in units, and % are "
+    "of the mean of the second arm. Resolvable: the smallest difference, upwards, that this many seeds show with 80 "
+    "% power, given the spread seen, before Holm's correction. Agree: seeds whose difference has the side claimed "
+    "(for an equivalence: lies within the margin), with the exact interval of their share.",
+    "p: two-sided, by Student's t and, from 6 seeds on, by Hall's t, which corrects for skewness: the larger counts. "
+    "Of a trend the larger of that of per-seed slopes and of Page's test; of an equivalence that of two one-sided "
+    "tests or, where the effect lies outside the margin, that it does. A speed-up is the geometric mean over seeds; "
+    "tested are its log₂. First crossings of noisy curves come early, which makes it larger, up or down, but favours "
+    "neither arm.",
+    "p (Holm) decides: p adjusted for all claims of the study, so that the chance of calling any of them wrong stays "
+    "below α. The interval is that of one claim alone: one that excludes 0 beside a p (Holm) above α is undecided. "
+    "An order in a table that a claim is about has the claim's p. Each claim has one primary metric and one test, "
+    "declared in its study; what was changed or added after a verdict was seen is flagged. The truth, the error "
+    "against the known v and u, and each secondary metric are judged the same way, each with a correction of its "
+    "own; they decide nothing.",
     "Page's test is one-sided. It takes arms as exchangeable within a seed; arms that share a training prefix are "
     "correlated, which makes its p too small, so a trend must also show in the two-sided t of per-seed slopes.",
 )
@@ -53,24 +61,29 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     share = outcome.agree_interval
     agree = f"{outcome.agree} of {outcome.n}"
     agree += f" ({100 * share[0]:.0f}–{100 * share[1]:.0f} %)" if share else ""
-    p = outcome.trend.p_forward if outcome.trend else outcome.p
     return (
         outcome.metric,
         outcome.role,
         outcome.verdict,
         number(outcome.speedup.ratio, "×") if outcome.speedup else number(outcome.effect),
-        span(outcome.speedup.interval if outcome.speedup else outcome.interval),
         number(outcome.effect_percent, " %"),
+        span(outcome.speedup.interval) if outcome.speedup else tested_interval(outcome),
         resolvable(outcome),
-        number(p),
+        number(outcome.tested_p),
+        number(outcome.p_holm),
         agree if share else "–",
     )
 
 
+def tested_interval(outcome: Outcome) -> str:
+    """The interval of what is tested: in % where that are ratios, else in the metric's units."""
+    return span(outcome.interval_percent, " %") if outcome.ratios else span(outcome.interval)
+
+
 def resolvable(outcome: Outcome) -> str:
     """The smallest difference, or speed-up, that the seeds can show."""
-    if outcome.resolvable is None:
-        return "–"
+    if outcome.ratios or outcome.resolvable is None:
+        return number(outcome.resolvable_percent if outcome.ratios else None, " %")
     if outcome.speedup:
         return number(2.0 ** min(outcome.resolvable, 1000.0), "×")
     percent = f" ({number(outcome.resolvable_percent, ' %')})" if outcome.resolvable_percent is not None else ""
@@ -83,9 +96,14 @@ def of_paper(verdict: Verdict, effect: float) -> str:
     if verdict.test == "speedup":
         said, size, least = number(effect, "×"), abs(math.log2(effect)), outcome.resolvable
     else:
-        said, size, least = number(effect, " %"), abs(effect), outcome.resolvable_percent
+        said, size, least = number(effect, " %"), size_of(effect, outcome.ratios), outcome.resolvable_percent
     shown = verdict.test == "equivalence" or least is None or size >= least
     return said if shown else f"{said}, not resolvable with {outcome.n} seeds"
+
+
+def size_of(percent: float, ratios: bool) -> float:
+    """The size of an effect in %: of a ratio below 1, that of its inverse."""
+    return as_percent(abs(as_log_ratio(percent))) if ratios else abs(percent)
 
 
 def findings(verdict: Verdict) -> list[str]:
@@ -94,16 +112,21 @@ def findings(verdict: Verdict) -> list[str]:
     lines = [f"This implies: {verdict.implies}"] if verdict.implies else []
     lines += [f"Paper: {verdict.where}", f"Declared test: {verdict.declared}.", f"Reason: {first.reason}."]
     lines += effect_lines(first)
-    if first.bound is not None:
-        inner = f"; the 1 − 2α interval is {span(first.inner_interval)}" if first.inner_interval else ""
-        lines.append(f"Margin of the equivalence: ±{number(first.bound)}{inner}.")
-    if first.resolvable is not None:
+    if first.tests and first.tests > 1:
+        holm = f"{number(first.p_holm)} by Holm's method for the {first.tests} tests of the study"
+        lines.append(f"p = {number(first.tested_p)}; {holm}.")
+    if first.bound is not None or first.bound_percent is not None:
+        margin = span(first.bound_percent, " %") if first.ratios else f"±{number(first.bound)}"
+        inner = span(first.inner_interval_percent, " %") if first.ratios else span(first.inner_interval)
+        lines.append(f"Margin of the equivalence: {margin}; the 1 − 2α interval is {inner}.")
+    if first.resolvable is not None or first.resolvable_percent is not None:
         what = "speed-up" if first.speedup else "difference"
         lines.append(f"Smallest resolvable {what} (80 % power): {resolvable(first)}.")
     if verdict.paper is not None:
         lines.append(f"The paper's own numbers: {of_paper(verdict, verdict.paper)}.")
     if first.p_sign_flip is not None:
-        lines.append(f"Sign-flip permutation test of the mean difference: p = {number(first.p_sign_flip)}.")
+        what = "log ratio" if first.ratios else "difference"
+        lines.append(f"Sign-flip permutation test of the mean {what}: p = {number(first.p_sign_flip)}.")
     lines += trend_lines(first)
     lines += [f"Note: {note}." for note in first.notes]
     lines += [f"{o.metric} ({o.role}): {o.reason}." for o in verdict.outcomes[1:] if o.effect is None]
@@ -131,6 +154,9 @@ def effect_lines(outcome: Outcome) -> list[str]:
             f"n = {outcome.n}.",
             f"Lasting speed-up, counted from where the curve stays there for good: {lasting}.",
         ]
+    if outcome.ratios:
+        told = f"{number(outcome.effect_percent, ' %')} of {b}, interval {span(outcome.interval_percent, ' %')}"
+        return [f"Effect ({outcome.metric}): {a} − {b} = {told}; {number(outcome.effect)} in units, n = {outcome.n}."]
     percent = f" ({number(outcome.effect_percent, ' %')} of {b})" if outcome.effect_percent is not None else ""
     return [
         f"Effect ({outcome.metric}): {a} − {b} = {number(outcome.effect)}{percent}, "
@@ -147,10 +173,12 @@ def trend_lines(outcome: Outcome) -> list[str]:
         f"{level.arm} {number(level.mean)}" + ("" if level.p_holm is None else f" (p {number(level.p_holm)})")
         for level in trend.levels
     )
+    slope = f"{number(trend.slope)} a unit, {span(trend.slope_interval)}"
+    if outcome.ratios:
+        slope = f"{number(trend.slope_percent, ' %')} a unit, {span(trend.slope_interval_percent, ' %')}"
     return [
         f"Page's trend test: p = {number(trend.p_forward)} in the direction claimed, "
-        f"{number(trend.p_reverse)} in reverse; t of per-seed slopes: {number(trend.slope)} a unit, "
-        f"{span(trend.slope_interval)}, one-sided p = {number(trend.slope_p_forward)}.",
+        f"{number(trend.p_reverse)} in reverse; t of per-seed slopes: {slope}, p = {number(trend.slope_p)}.",
         f"Means of the levels (Holm-adjusted p against the lowest level): {levels}.",
     ]
 

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 Judgement = Literal["supported", "contradicted", "undecided"]
 Role = Literal["primary", "truth", "secondary"]
+# How claims are judged. 1: t of differences in the metric's units, each claim alone at its α. 2: log ratios of what is
+# positive, corrected for skewness, and Holm's correction for the claims of a study (docs/reports.md).
+RULE = 2
 OF_STUDY = ("study", "scale", "variant")
 IDENTITY = (*OF_STUDY, "claim")
 HEAD = (
@@ -22,6 +25,7 @@ HEAD = (
     "interval",
     "n",
     "planned_n",
+    "rule",
 )
 
 
@@ -32,7 +36,8 @@ class Record(BaseModel):
 
 
 class Level(Record):
-    """One level of a trend: its mean, and its paired difference from the lowest level (p two-sided, Holm)."""
+    """One level of a trend: its mean, and its paired difference from the lowest level (p two-sided, also adjusted by
+    Holm's method for the levels)."""
 
     level: float
     arm: str
@@ -43,12 +48,20 @@ class Level(Record):
 
 
 class Trend(Record):
-    """Page's test in the declared direction and in reverse, and the t of per-seed slopes that checks it."""
+    """Page's test in the declared direction and in reverse, and the t of per-seed slopes that checks it. ``p``, by
+    which a trend is decided, is the larger of ``slope_p`` and that of Page's test in the slopes' direction.
 
+    ``slope`` is in the metric's units a unit of the attribute; of ratios, ``slope_percent`` is what is tested.
+    """
+
+    p: float | None = None
     p_forward: float
     p_reverse: float
     slope: float
     slope_interval: tuple[float, float] | None
+    slope_percent: float | None = None
+    slope_interval_percent: tuple[float, float] | None = None
+    slope_p: float | None = None
     slope_p_forward: float | None
     monotone: bool
     levels: tuple[Level, ...]
@@ -66,8 +79,14 @@ class SpeedUp(Record):
 class Outcome(Record):
     """A claim's test under one reading. ``effect`` is the mean paired difference between ``compared``.
 
-    Of an equivalence, ``bound`` is the margin in the metric's units, ``inner_interval`` that at 1 − 2α. Of a speed-up,
-    all numbers are of its log₂, and ``speedup`` says the same in ratios.
+    ``ratios``: what is tested are log ratios. Then ``effect_percent`` (the geometric mean of the ratios) and the other
+    numbers in % are what is tested; ``effect``, ``interval`` and ``sd`` describe the differences in the metric's units,
+    and what would be tested in these units (``resolvable``, ``bound``, ``inner_interval``) is None. Otherwise the
+    numbers in units are tested, and those in % are of the mean of the second arm.
+
+    ``p_holm`` decides: ``p`` (of a trend, that in ``trend``) adjusted for the ``tests`` of its family. Of an
+    equivalence, ``bound`` is the margin, ``inner_interval`` that at 1 − 2α. Of a speed-up, all numbers are of its
+    log₂, and ``speedup`` says the same in ratios.
     """
 
     metric: str
@@ -86,15 +105,21 @@ class Outcome(Record):
     effect: float | None = None
     effect_percent: float | None = None
     interval: tuple[float, float] | None = None
+    ratios: bool = False
+    interval_percent: tuple[float, float] | None = None
     sd: float | None = None
     p: float | None = None
+    p_holm: float | None = None
+    tests: int | None = None
     p_sign_flip: float | None = None
     agree: int | None = None
     agree_interval: tuple[float, float] | None = None
     resolvable: float | None = None
     resolvable_percent: float | None = None
     bound: float | None = None
+    bound_percent: tuple[float, float] | None = None
     inner_interval: tuple[float, float] | None = None
+    inner_interval_percent: tuple[float, float] | None = None
     trend: Trend | None = None
     speedup: SpeedUp | None = None
 
@@ -102,12 +127,17 @@ class Outcome(Record):
     def primary(self) -> bool:
         return self.role == "primary"
 
+    @property
+    def tested_p(self) -> float | None:
+        """The p that is adjusted and decides."""
+        return self.trend.p if self.trend else self.p
+
 
 class Verdict(Record):
     """The verdict on one claim at one scale: that of its primary reading, beside the truth's and all others.
 
     ``paper`` is the effect that the paper's own numbers give, where it has them: in % of the second arm, of a speed-up
-    its factor.
+    its factor. ``rule`` is that by which it was judged; a recorded verdict without one was judged by rule 1.
     """
 
     study: str
@@ -131,6 +161,7 @@ class Verdict(Record):
     disagreement: str
     implies: str = ""
     paper: float | None = None
+    rule: int = RULE
     outcomes: tuple[Outcome, ...]
 
     @property
@@ -202,7 +233,15 @@ def flags(previous: Iterable[Mapping[str, Any]], new: Iterable[Verdict]) -> list
             said.append(f"{verdict.claim}: the claim was added after verdicts of its study were seen ({of_study[:10]})")
         for line in (line for line in lines if same_claim(line, verdict)):
             seen = f"after a verdict was seen ({line['verdict']}, n = {line['n']}, {str(line['time'])[:10]})"
-            said += [f"{verdict.claim}: {change} {seen}" for change in _changes(line, verdict)]
+            changes = _changes(line, verdict)
+            said += [f"{verdict.claim}: {change} {seen}" for change in changes]
+            rule = line.get("rule", 1)
+            if not changes and rule != verdict.rule and line["verdict"] != verdict.primary.verdict:
+                before = f"{line['verdict']} by rule {rule}, n = {line['n']}, {str(line['time'])[:10]}"
+                said.append(
+                    f"{verdict.claim}: judged by another rule before ({before}; now {verdict.primary.verdict} by rule "
+                    f"{verdict.rule}); nothing else was changed"
+                )
     return list(dict.fromkeys(said))
 
 

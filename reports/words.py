@@ -28,6 +28,12 @@ NAMES = {
 }
 
 TRUE_ERRORS = ("v_error", "u_error")
+SIGNED = ("task_affinity", "kid")  # cosines, and an estimate without bias, which can be negative
+
+
+def signed(metric: str) -> bool:
+    """Whether a metric can be 0 or negative by its nature, so that its values have no meaningful ratio."""
+    return metric.startswith(SIGNED)
 
 
 def metric_words(reading: Reading) -> str:

@@ -204,13 +204,14 @@ def _print(table: Any, a: str, b: str, told: list[str]) -> None:
     out.print(f"a  {a}\nb  {b}", markup=False, soft_wrap=True)
     lines = told or ["nothing: they train alike"]
     out.print("configured differently (a → b):", *(f"  {line}" for line in lines), sep="\n", markup=False)
-    shown = Table("at the end", "NFE", "a", "b", "a − b", "95 % interval", "in % of b", "p", "seeds")
+    shown = Table("at the end", "NFE", "a", "b", "a − b", "in % of b", "95 % interval", "p", "seeds")
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        interval = None if row["low"] is None else (row["low"], row["high"])
+        unit = "" if row["low_percent"] is None else "_percent"
+        interval = None if row[f"low{unit}"] is None else (row[f"low{unit}"], row[f"high{unit}"])
         solver = "" if row["solver"] == "jump" else f" ({row['solver']})"
         shown.add_row(
             row["metric"], f"{row['nfe']}{solver}", number(row["a"]), number(row["b"]), number(row["difference"]),
-            span(interval), number(row["percent"]), number(row["p"]), str(row["n"]),
+            number(row["percent"]), span(interval, " %" * bool(unit)), number(row["p"]), str(row["n"]),
         )  # fmt: skip
     out.print(shown)
     out.print(

@@ -14,7 +14,8 @@ from scipy import stats
 from reports.claims import judge
 from reports.errors import ReportError
 from reports.predicates import Sample, decide, effect, page_trend
-from reports.verdicts import Verdict, flags
+from reports.statistics import holm
+from reports.verdicts import RULE, Verdict, flags
 from studies.claim import Claim
 from studies.schema import ResolvedStudy
 
@@ -138,9 +139,12 @@ def test_effects_are_those_of_the_frame() -> None:
     first = judged(resolved, frame, protocols)["fixed_u_budget"].primary
     rows = frame[(frame["protocol"] == first.protocol) & (frame["panel"] == "top") & (frame["stage_epoch"] == 60)]
     a, b = (rows[rows["arm"] == arm].sort_values("seed")["value"].to_numpy() for arm in ("v20", "v0"))
-    t = stats.ttest_rel(a, b)
-    assert first.interval == pytest.approx(tuple(t.confidence_interval()))
-    assert first.effect == pytest.approx((a - b).mean()) and first.p == pytest.approx(t.pvalue)
+    t, logs = stats.ttest_rel(a, b), stats.ttest_rel(np.log(a), np.log(b))
+    assert first.ratios and first.interval == pytest.approx(tuple(t.confidence_interval()))
+    assert first.interval_percent == pytest.approx(tuple(100 * np.expm1(logs.confidence_interval())))
+    assert first.effect == pytest.approx((a - b).mean())
+    assert first.effect_percent == pytest.approx(100 * np.expm1(np.log(a / b).mean()))
+    assert first.p is not None and first.p >= logs.pvalue * (1 - 1e-9), "Student's p, or a larger one by Hall's t"
 
 
 def test_truth_metrics_stand_beside() -> None:
@@ -231,11 +235,69 @@ def test_a_claim_added_after_verdicts_is_flagged() -> None:
     assert flags([], all_of) == []
 
 
+def test_holm_is_for_the_claims_of_a_study() -> None:
+    """Adjusted by hand, for the primary metric and for every other apart."""
+    verdicts = list(judged(*case(range(4), effect=0.004)).values())
+    for i, family in enumerate(["frechet_pixel", "frechet_digits_cnn"]):
+        outcomes = [v.outcomes[i] for v in verdicts]
+        assert {o.metric for o in outcomes} == {family}
+        p = [o.tested_p for o in outcomes]
+        assert None not in p and len(p) == 4
+        assert [o.p_holm for o in outcomes] == pytest.approx(holm([x for x in p if x is not None]))
+        assert {o.tests for o in outcomes} == {4}
+        for one in outcomes:
+            assert (one.verdict != "undecided") == (one.p_holm is not None and one.p_holm < 0.05)
+
+
+def test_what_holms_correction_leaves_undecided_says_so() -> None:
+    rng = np.random.default_rng(0)
+    sample = Sample(DIFFERENCE, np.exp(rng.normal(size=(12, 2)) * 0.1 + [-0.1, 0.0]), ["a", "b"], [None, None])
+    found = effect(sample)
+    assert decide(sample, found, None)[0] == "supported" and found["p"] < 0.05
+    verdict, reason = decide(sample, found, None, 0.2, 9)
+    assert verdict == "undecided" and "0.2 after Holm's correction for the 9 tests of the study is not" in reason
+    assert found["interval_percent"][1] < 0, "the interval is that of one claim alone"
+
+
+def test_values_that_are_not_positive_are_compared_as_they_are() -> None:
+    resolved, frame, protocols = case(range(4))
+    shifted = frame.assign(value=frame["value"] - 40.0)
+    assert (shifted["value"] < 0).any()
+    first = judged(resolved, shifted, protocols)["fixed_u_budget"].primary
+    assert not first.ratios and first.interval_percent is None and first.resolvable is not None
+    assert "not all values are positive, so differences were tested and not ratios" in first.notes
+    rises = judged(resolved, frame, protocols)["more_stable"]
+    assert not rises.primary.ratios and rises.primary.notes == (), "a sum of rises is 0 or more, and no ratio"
+    assert (
+        "logs" not in rises.declared
+        and "log ratios" in judged(resolved, frame, protocols)["faster_convergence"].declared
+    )
+
+
+def test_a_verdict_by_another_rule_is_no_change_of_the_claim() -> None:
+    resolved, frame, protocols = case(range(4))
+    now = judge(resolved, frame, protocols, run=FakeRun(), time="2026-11-20T12:00:00+00:00")
+    assert {v.rule for v in now} == {RULE} and now[0].to_json()["rule"] == RULE
+    lines = [json.loads(json.dumps(v.to_json())) for v in now]
+    for line in lines:  # as they were recorded when there was one rule
+        del line["rule"]
+    assert flags(lines, now) == [], "the same verdict by another rule"
+    lines[0]["verdict"] = "undecided" if now[0].primary.verdict != "undecided" else "supported"
+    (said,) = flags(lines, now)
+    assert said.startswith(
+        f"{now[0].claim}: judged by another rule before ({lines[0]['verdict']} by rule 1, n = 4, 2026"
+    )
+    assert said.endswith("nothing else was changed")
+    edited = changed(resolved.claims[0], resolved, alpha=0.1)
+    (said,) = flags(lines, judged(edited, frame, protocols).values())
+    assert "the predicate was edited" in said and "rule" not in said
+
+
 def test_json_has_the_documented_fields() -> None:
     line = judged(*case(range(3)))["fixed_u_budget"].to_json()
-    assert list(line)[:13] == [
+    assert list(line)[:14] == [
         "study", "scale", "variant", "claim", "claim_hash", "protocol", "metric", "verdict", "direction",
-        "effect", "interval", "n", "planned_n",
+        "effect", "interval", "n", "planned_n", "rule",
     ]  # fmt: skip
     assert "time" in line and line["planned_n"] == 3
     json.dumps(line, allow_nan=False)

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from scipy import stats
 
+from reports.claims import claimed_pairs, judge
 from reports.orders import Order, compare, rankings, relative
+from reports.statistics import p_two_sided, power
 from reports.tablefill import fill
 from reports.tables import FilledTable
 
+from .synthetic import FakeRun
 from .tabled import PAPER, Values, case, some_values, without
 
 
@@ -22,25 +23,55 @@ def order(orders: list[Order], arm: str, column: str = "one") -> Order:
     return found
 
 
-def noncentral_power(effect: float, sd: float, n: int) -> float:
-    """Power of the two-sided t test, from the noncentral t."""
-    critical, nc = stats.t.ppf(0.975, n - 1), effect * math.sqrt(n) / sd
-    return float(stats.nct.sf(critical, n - 1, nc) + stats.nct.cdf(-critical, n - 1, nc))
-
-
-def test_effects_are_paired_and_relative_to_the_reference() -> None:
+def test_effects_are_log_ratios_paired_and_said_in_percent() -> None:
     values = some_values(6)
     orders = compare(filled(values, 6))
     for arm in ("a", "b", "back"):
         found, ours, base = order(orders, arm), np.array(values[arm]), np.array(values["base"])
-        d = 100 * (ours - base) / base.mean()
-        test = stats.ttest_rel(ours, base)
-        assert (found.n, found.reference) == (6, "base")
-        assert found.effect == pytest.approx(d.mean())
-        assert found.interval == pytest.approx(stats.t.interval(0.95, 5, d.mean(), stats.sem(d)))
-        assert found.p == pytest.approx(test.pvalue) and found.sd == pytest.approx(d.std(ddof=1))
+        d = np.log(ours / base)
+        interval = stats.t.interval(0.95, 5, d.mean(), stats.sem(d))
+        assert (found.n, found.reference, found.ratios) == (6, "base", True)
+        assert found.effect == pytest.approx(100 * np.expm1(d.mean()))
+        assert found.interval == pytest.approx(tuple(100 * np.expm1(interval)))
+        assert found.sd == pytest.approx(100 * np.expm1(d.std(ddof=1)))
+        assert found.p is not None and found.p == pytest.approx(float(p_two_sided(d)))
+        assert found.p >= stats.ttest_rel(np.log(ours), np.log(base)).pvalue * (1 - 1e-9)
         assert found.resolvable is not None
-        assert noncentral_power(found.resolvable, d.std(ddof=1), 6) == pytest.approx(0.8, abs=1e-4)
+        assert power(np.log1p(found.resolvable / 100), d.std(ddof=1), 6) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_what_can_be_negative_has_differences_and_no_ratios() -> None:
+    values = {"base": [0.2, 0.1, -0.1, 0.3], "a": [0.5, 0.3, 0.3, 0.7], "b": [0.2, 0.1, 0.3, 0.3], "back": [1.0] * 4}
+    found = order(compare(filled(values)), "a")
+    d = np.array(values["a"]) - np.array(values["base"])
+    assert not found.ratios and found.effect == pytest.approx(100 * d.mean() / np.mean(values["base"]))
+    assert found.p == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
+
+
+def test_a_row_that_a_claim_is_about_is_decided_by_the_claim() -> None:
+    """The same two arms are decided in both or in neither, whichever of them the claim names first."""
+    about = {"text": "", "where": "", "panel": "left", "test": "difference", "direction": "decreasing"}
+    claims = [
+        {**about, "id": "a_helps", "arms": ["a", "base"]},
+        {**about, "id": "backwards", "arms": ["base", "back"], "alpha": 0.01},
+        {**about, "id": "curve", "arms": ["b", "base"], "summary": "average"},  # of no column
+        {**about, "id": "alike", "arms": ["b", "base"], "test": "equivalence", "margin": 0.5, "direction": None},
+    ]
+    decided = set()
+    for spread in (0.2, 0.4, 0.8, 1.6):
+        resolved, frame, protocols = case(some_values(4, spread), claims=claims)
+        verdicts = judge(resolved, frame, protocols, run=FakeRun(), time="t")
+        orders = compare(fill(resolved, frame, protocols, PAPER), claimed_pairs(resolved, verdicts))
+        by_claim = {verdict.claim: verdict.primary for verdict in verdicts}
+        for arm, claim in (("a", "a_helps"), ("back", "backwards")):
+            found, said = order(orders, arm), by_claim[claim]
+            assert (found.claim, found.p, found.p_holm, found.tests) == (claim, pytest.approx(said.p), said.p_holm, 4)
+            assert (found.verdict == "undecided") == (said.verdict == "undecided")
+            decided.add(said.verdict == "undecided")
+        other = order(orders, "b")
+        assert other.claim is None and other.p_holm == other.p and other.tests == 1, "the column's only other row"
+        assert order(orders, "a", "two").claim is None is order(orders, "a", "quarter").claim
+    assert decided == {True, False}
 
 
 def test_an_order_of_some_seeds_is_provisional() -> None:
@@ -58,7 +89,7 @@ def test_every_row_but_the_reference_in_every_column() -> None:
     assert [o.control for o in orders[:3]] == [False, False, True]
 
 
-def test_holm_counts_the_rows_of_a_panel_in_one_column() -> None:
+def test_holm_counts_the_rows_of_a_column() -> None:
     orders = compare(filled(some_values(4, spread=0.8)))
     for column in ("quarter", "one", "two"):
         own = sorted((o for o in orders if o.column.id == column), key=lambda o: o.p or 0)
@@ -113,13 +144,13 @@ def test_only_seeds_that_both_rows_have_are_compared() -> None:
     found = order(compare(fill(resolved, frame, protocols, PAPER)), "a")
     ours, base = np.array(values["a"])[1:4], np.array(values["base"])[1:4]
     assert found.n == 3
-    assert found.effect == pytest.approx(100 * (ours - base).mean() / base.mean())
+    assert found.effect == pytest.approx(100 * np.expm1(np.log(ours / base).mean()))
 
 
 @pytest.mark.parametrize(
     "values, n, effect, reason",
     [({"base": [10.0], "a": [9.0]}, 1, -10.0, "one seed is never a verdict"),
-     ({"base": [10.0] * 3, "a": [9.0] * 3}, 3, -10.0, "the difference is the same in every seed"),
+     ({"base": [10.0] * 3, "a": [9.0] * 3}, 3, -10.0, "the ratio is the same in every seed"),
      ({"base": [0.0] * 3, "a": [9.0, 8.0, 7.0]}, 3, None, "the reference is 0"),
      ({"base": [10.0] * 3, "a": []}, 0, None, "no seed has both values yet")],
 )  # fmt: skip

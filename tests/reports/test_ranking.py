@@ -16,6 +16,7 @@ from scipy import stats
 from reports.errors import ReportError
 from reports.ranking import rank, rank_sweep
 from reports.rankingtext import markdown, plain, records
+from reports.statistics import p_two_sided
 from reports.versions import TRUTH
 from studies.loader import load_source, resolve
 
@@ -36,15 +37,19 @@ def naive_holm(p: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
     return adjusted
 
 
-@given(some.integers(0, 2**32 - 1), some.integers(2, 8), some.integers(2, 6))
+@given(some.integers(0, 2**32 - 1), some.integers(2, 8), some.integers(2, 6), some.booleans())
 @settings(max_examples=50)
-def test_ranks_and_differences_against_a_naive_loop(seed: int, seeds: int, points: int) -> None:
+def test_ranks_and_differences_against_a_naive_loop(seed: int, seeds: int, points: int, ratios: bool) -> None:
     rng = np.random.default_rng(seed)
     values = table(rng.normal(size=(seeds, points)) + rng.normal(size=(seeds, 1)) + np.linspace(0, 3, points))
-    ranked = rank(values.sample(frac=1.0, axis=1, random_state=0))
+    values = np.exp(values) if ratios else values
+    tested = np.log(values) if ratios else values
+    ranked = rank(values.sample(frac=1.0, axis=1, random_state=0), signed=not ratios)
     order = sorted(values, key=lambda arm: float(np.mean(values[arm])))
     assert [one.arm for one in ranked] == order and [one.rank for one in ranked] == list(range(1, points + 1))
-    pairs = {(a, b): float(stats.ttest_rel(values[a], values[b]).pvalue) for a, b in itertools.combinations(order, 2)}
+    pairs = {
+        (a, b): float(p_two_sided((tested[a] - tested[b]).to_numpy())) for a, b in itertools.combinations(order, 2)
+    }
     p_holm = naive_holm(pairs)
     for one in ranked:
         own = values[one.arm].to_numpy()
@@ -53,6 +58,9 @@ def test_ranks_and_differences_against_a_naive_loop(seed: int, seeds: int, point
         if one.rank != 1:
             t = stats.ttest_rel(own, values[order[0]])
             assert one.difference_interval == pytest.approx(tuple(t.confidence_interval()))
+            t = stats.ttest_rel(tested[one.arm], tested[order[0]])
+            in_percent = tuple(100 * np.expm1(t.confidence_interval()))
+            assert one.percent_interval == (pytest.approx(in_percent, rel=1e-4) if ratios else None)
             assert one.p_holm == pytest.approx(p_holm[order[0], one.arm])
             assert one.remark.startswith("not disting") == (one.p_holm >= 0.05)
     assert ranked[0].remark == "best" and ranked[0].difference == 0.0

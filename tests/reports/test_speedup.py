@@ -179,7 +179,7 @@ def test_what_is_said_of_a_speedup() -> None:
     ):
         assert words in said, words
     assert "sigma0 − sigma6.4" not in said
-    assert row(first)[3] == ratio and row(first)[5] == "–"
+    assert row(first)[3] == ratio and row(first)[4] == "–"
     # the distance in KID is measured at the end alone
     kid = next(o for o in verdict.outcomes if o.metric == "kid_digits_cnn")
     assert kid.n == 0 and "cannot be tested: it is measured only once" in kid.reason

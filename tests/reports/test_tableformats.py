@@ -192,7 +192,7 @@ def test_one_seed_gives_no_interval() -> None:
     assert "One seed: no interval can be given, and no difference is resolved" in text and "±" not in text
     assert "one seed is never a verdict" in text and "One seed resolves nothing" in text
     orders = rows_of(text, "rows minus method base")
-    assert [row[7] for row in orders] == ["unknown with one seed"] * 9
+    assert [row[8] for row in orders] == ["unknown with one seed"] * 9
     assert "with one seed" not in markdown(told()) and "One seed" not in markdown(told())
 
 

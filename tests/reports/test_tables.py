@@ -236,6 +236,7 @@ def test_tables_that_cannot_be_filled(changed: dict[str, Any], said: str) -> Non
     "values, paper, said",
     [([9.0, 11.0], 10.5, "within"), ([9.0, 9.1, 9.2], 8.0, "outside: ours higher"),
      ([5.0], 5.0, "one seed: no verdict"),
+     ([9.0, 9.1, 9.2], 9.4, "within"),  # beside the interval of the mean, yet one more seed may fall there
      ([9.0, 9.1, 9.2], 10.0, "outside: ours lower"), ([9.0, 9.1], None, ""), ([], 9.0, "")],
 )  # fmt: skip
 def test_verdict_on_a_value(values: Sequence[float], paper: float | None, said: str) -> None:

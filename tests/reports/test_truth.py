@@ -155,7 +155,8 @@ def test_an_equivalence_in_the_ledger(gaps: Case) -> None:
     verdict = judged(*gaps)["small_gaps_form_v"]
     line = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
     assert line["direction"] is None and flags([line], [verdict]) == []
-    margin = f"Margin of the equivalence: ±{verdict.primary.bound:.3g}; the 1 − 2α interval is ["
+    assert line["rule"] == 2
+    margin = "Margin of the equivalence: [−9.09, 10] %; the 1 − 2α interval is ["
     assert any(one.startswith(margin) for one in findings(verdict))
 
 
