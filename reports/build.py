@@ -15,6 +15,9 @@ from reports.stored import Stored, load, run_command, scales_there
 from reports.verdicts import Verdict, flags
 from results.owner import is_writable
 from studies.figure import Bars
+from studies.loader import builtin_names
+
+READINGS = "readings"  # what the names of the studies begin with that try every reading of the paper
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -165,17 +168,29 @@ def build_claims(
 
     Raises: NothingToReport where there is no run or no point is measured; ReportError.
     """
-    from reports.claims import judge
-    from results.queries import latest_run
-
     stored = load(engine, home, study=study, scale=scale, variant=variant, asked=asked)
     if not stored.frame["value"].notna().any():
         raise NothingToReport(
             f"run {stored.run.run} of '{study}' at scale '{stored.run.scale}' has no measured point yet: "
             f"continue it with `{stored.command}`"
         )
-    paper = latest_run(engine, study=study, scale="paper", variant=variant)
-    verdicts = judge(
+    verdicts = _judged(engine, stored, variant)
+    if variant is None:
+        verdicts = _settled(engine, home, stored, verdicts)
+    recording = record and is_writable(home)
+    previous = record_verdicts(home.verdicts, verdicts) if recording else read_verdicts(home.verdicts)
+    flagged = flags(previous, verdicts)
+    if record and not recording and new_lines(previous, verdicts):
+        flagged.append(f"not recorded: {home.root} is read-only")
+    return ClaimsReport(verdicts, flagged, stored.run, stored.chosen)
+
+
+def _judged(engine: Engine, stored: Stored, variant: str | None) -> list[Verdict]:
+    from reports.claims import judge
+    from results.queries import latest_run
+
+    paper = latest_run(engine, study=stored.study.study, scale="paper", variant=variant)
+    return judge(
         stored.study,
         stored.frame,
         stored.protocols,
@@ -184,12 +199,31 @@ def build_claims(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         paper_run=paper.run if paper else None,
     )
-    recording = record and is_writable(home)
-    previous = record_verdicts(home.verdicts, verdicts) if recording else read_verdicts(home.verdicts)
-    flagged = flags(previous, verdicts)
-    if record and not recording and new_lines(previous, verdicts):
-        flagged.append(f"not recorded: {home.root} is read-only")
-    return ClaimsReport(verdicts, flagged, stored.run, stored.chosen)
+
+
+def _settled(engine: Engine, home: Home, stored: Stored, verdicts: list[Verdict]) -> list[Verdict]:
+    """Verdicts with what the built-in studies of readings have found at the same scale of the same claims."""
+    from results.queries import latest_run
+
+    found: dict[str, Verdict] = {}
+    for name in builtin_names():
+        if name.startswith(READINGS) and latest_run(engine, study=name, scale=stored.run.scale):
+            other = load(engine, home, study=name, scale=stored.run.scale)
+            of = {claim.id: claim.of for claim in other.study.claims if claim.of}
+            found |= {of[v.claim]: v for v in _judged(engine, other, None) if v.claim in of and v.primary.n > 1}
+    by_name = {verdict.claim: found.get(f"{verdict.study}/{verdict.claim}") for verdict in verdicts}
+    return [
+        verdict
+        if (all_of_them := by_name[verdict.claim]) is None
+        else verdict.model_copy(
+            update={
+                "settled": all_of_them.judgement,
+                "settled_words": f"By what the paper leaves open ({all_of_them.study}/{all_of_them.claim}): "
+                f"{all_of_them.readings_words}.",
+            }
+        )
+        for verdict in verdicts
+    ]
 
 
 def build_implications(

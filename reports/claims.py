@@ -12,7 +12,7 @@ are those of the truth, and those of each secondary metric. A test of the user's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ AFFINITY = "task_affinity"
 Pair = tuple[str, frozenset[str], str, int, str]
 """Two arms of a panel at their ends: panel, arms, metric, NFE, solver."""
 # Fields that claims have since verdicts were first recorded; in the hash only where they say something.
-LATER_FIELDS = ("stage", "direction", "among", "margin", "solver", "truth", "implies", "judge")
+LATER_FIELDS = (
+    "stage", "direction", "among", "margin", "solver", "truth", "implies", "judge", "of", "reading", "readings",
+)  # fmt: skip
 
 
 def judge(
@@ -69,7 +71,7 @@ def judge(
     by_claim: dict[str, list[Outcome]] = {claim.id: [] for claim in study.claims}
     for test, (p_holm, size) in zip(tests, adjusted, strict=True):
         by_claim[test.claim.id].append(_outcome(test, p_holm, size, seeds, meaningless=study.meaningless))
-    return [_verdict(study, claim, tuple(by_claim[claim.id]), shared) for claim in study.claims]
+    return [_verdict(study, claim, by_claim[claim.id], shared) for claim in study.claims]
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,15 @@ class _Test:
     trend: Trend | None = None
     own: Finding | None = None
     problem: str = ""
+    nth: int = 0
 
     @property
     def family(self) -> tuple[str | int, ...]:
-        """The tests of the same family are adjusted together."""
+        """The tests of the same family are adjusted together. The n-th other readings of all claims are one: a claim is
+        decided where all of its readings agree, so that these need no correction for each other."""
         one = self.reading
+        if self.role == "reading":
+            return (self.role, self.nth)
         return (self.role, one.metric, one.nfe, one.solver) if self.role == "secondary" else (self.role,)
 
     @property
@@ -124,7 +130,13 @@ def _tests(study: ResolvedStudy, claim: Claim, found: Mapping[Reading, pd.DataFr
     """One claim under each of its readings."""
     # where panels train with different guidance, true errors have a protocol a panel under one label
     own = [reading for reading, rows in found.items() if (rows["panel"] == claim.panel).any()]
-    return [_test(claim, found[reading], reading, role) for role, reading in roles(study, claim, own or list(found))]
+    here = own or list(found)
+    tests = [_test(claim, found[reading], reading, role) for role, reading in roles(study, claim, here)]
+    for nth, name in enumerate(claim.readings):
+        other = claim.under(name)
+        reading = find(here, other.metric or study.primary, other.nfe, other.solver)
+        tests.append(replace(_test(other, found[reading], reading, "reading"), nth=nth))
+    return tests
 
 
 def _test(claim: Claim, rows: pd.DataFrame, reading: Reading, role: Role) -> _Test:
@@ -139,7 +151,8 @@ def _test(claim: Claim, rows: pd.DataFrame, reading: Reading, role: Role) -> _Te
     return _Test(claim, reading, role, sample, effect(sample), trend)
 
 
-def _verdict(study: ResolvedStudy, claim: Claim, outcomes: tuple[Outcome, ...], shared: Mapping[str, Any]) -> Verdict:
+def _verdict(study: ResolvedStudy, claim: Claim, found: Sequence[Outcome], shared: Mapping[str, Any]) -> Verdict:
+    outcomes = tuple(o for o in found if o.role != "reading")
     return Verdict(
         **shared,
         claim=claim.id,
@@ -156,6 +169,7 @@ def _verdict(study: ResolvedStudy, claim: Claim, outcomes: tuple[Outcome, ...], 
         implies=implied(claim, outcomes),
         paper=claimed_effect(study, claim, paper_values(study)),
         outcomes=outcomes,
+        readings=tuple(o for o in found if o.role == "reading"),
     )
 
 
@@ -186,7 +200,7 @@ def _outcome(test: _Test, p_holm: float | None, tests: int, seeds: Sequence[int]
     facts = {k: getattr(test.reading, k) for k in ("metric", "protocol", "nfe", "samples", "weights")}
     if test.sample is None:
         said = MEANINGLESS if meaningless else test.problem
-        return Outcome(**facts, role=test.role, verdict="undecided", reason=said, n=0)
+        return Outcome(**facts, role=test.role, under=test.claim.reading, verdict="undecided", reason=said, n=0)
     measured = test.measured
     if test.own:
         verdict, reason = test.own.verdict, test.own.reason
@@ -199,6 +213,7 @@ def _outcome(test: _Test, p_holm: float | None, tests: int, seeds: Sequence[int]
         **facts,
         **measured,
         role=test.role,
+        under=test.claim.reading,
         verdict=verdict,
         reason=reason,
         notes=_notes(test, verdict),

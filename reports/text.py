@@ -63,7 +63,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     agree += f" ({100 * share[0]:.0f}–{100 * share[1]:.0f} %)" if share else ""
     return (
         outcome.metric,
-        outcome.role,
+        f"{outcome.role}: {outcome.under}" if outcome.role == "reading" else outcome.role,
         outcome.verdict,
         number(outcome.speedup.ratio, "×") if outcome.speedup else number(outcome.effect),
         number(outcome.effect_percent, " %"),
@@ -111,6 +111,10 @@ def findings(verdict: Verdict) -> list[str]:
     first = verdict.primary
     lines = [f"This implies: {verdict.implies}"] if verdict.implies else []
     lines += [f"Paper: {verdict.where}", f"Declared test: {verdict.declared}.", f"Reason: {first.reason}."]
+    if verdict.readings:
+        lines.append(f"By what the paper leaves open: {verdict.readings_words}.")
+    if verdict.settled_words:
+        lines.append(verdict.settled_words)
     lines += effect_lines(first)
     if first.tests and first.tests > 1:
         holm = f"{number(first.p_holm)} by Holm's method for the {first.tests} tests of the study"
@@ -185,8 +189,7 @@ def trend_lines(outcome: Outcome) -> list[str]:
 
 def title(verdict: Verdict) -> str:
     """``fixed_u_budget: SUPPORTED at scale cpu``."""
-    name, rest = verdict.label.split(" ", 1)
-    return f"{verdict.claim}: {name.upper()} {rest}"
+    return f"{verdict.claim}: {verdict.judgement.upper()}{verdict.label.removeprefix(verdict.judgement)}"
 
 
 def implied_words(verdict: Verdict) -> str:
@@ -201,10 +204,10 @@ def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console) ->
         return
     for verdict in verdicts:
         table = Table(*COLUMNS, box=None, header_style="bold", padding=(0, 1))
-        for outcome in verdict.outcomes:
+        for outcome in (*verdict.outcomes, *verdict.readings):
             table.add_row(*row(outcome), style="dim" if outcome.role == "secondary" else None)
         body = Group(Text(verdict.text, style="italic"), Text("\n".join(findings(verdict))), Text(), table)
-        console.print(Panel(body, title=Text(title(verdict)), border_style=COLOURS[verdict.primary.verdict]))
+        console.print(Panel(body, title=Text(title(verdict)), border_style=COLOURS.get(verdict.judgement, "yellow")))
     for flag in flags:
         console.print(Text(f"FLAG  {flag}", style="bold red"))
     for note in FOOTNOTES if verdicts else (NONE,):
@@ -215,7 +218,7 @@ def plain(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
     """Verdicts as plain text, one fact a line."""
     parts = []
     for verdict in verdicts:
-        table = aligned([COLUMNS, *(row(outcome) for outcome in verdict.outcomes)])
+        table = aligned([COLUMNS, *(row(outcome) for outcome in (*verdict.outcomes, *verdict.readings))])
         lines = [title(verdict), verdict.text, *findings(verdict), *table]
         parts.append("\n  ".join(lines))
     parts += [f"FLAG  {flag}" for flag in flags]
@@ -226,7 +229,7 @@ def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
     """Verdicts as Markdown."""
     parts = []
     for verdict in verdicts:
-        table = markdown_table([COLUMNS, *(row(outcome) for outcome in verdict.outcomes)])
+        table = markdown_table([COLUMNS, *(row(outcome) for outcome in (*verdict.outcomes, *verdict.readings))])
         facts = "\n".join(f"- {escaped(line)}" for line in findings(verdict))
         head = f"### {title(verdict)}\n\n> {escaped(verdict.text)}"
         parts.append(f"{head}\n\n{facts}\n\n" + "\n".join(table))

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 Judgement = Literal["supported", "contradicted", "undecided"]
-Role = Literal["primary", "truth", "secondary"]
+Role = Literal["primary", "truth", "secondary", "reading"]
+DEPENDS = "depends on the reading"
 # How claims are judged. 1: t of differences in the metric's units, each claim alone at its α. 2: log ratios of what is
 # positive, corrected for skewness, and Holm's correction for the claims of a study (docs/reports.md).
 RULE = 2
@@ -95,6 +96,7 @@ class Outcome(Record):
     samples: int
     weights: str
     role: Role
+    under: str = ""
     verdict: Judgement
     reason: str
     notes: tuple[str, ...] = ()
@@ -134,7 +136,10 @@ class Outcome(Record):
 
 
 class Verdict(Record):
-    """The verdict on one claim at one scale: that of its primary reading, beside the truth's and all others.
+    """The verdict on one claim at one scale: that of its primary measurement, beside the truth's and all others.
+
+    ``readings`` are the outcomes under other readings of what the paper leaves open; ``settled`` and ``settled_words``
+    are what another study found that tries them all.
 
     ``paper`` is the effect that the paper's own numbers give, where it has them: in % of the second arm, of a speed-up
     its factor. ``rule`` is that by which it was judged; a recorded verdict without one was judged by rule 1.
@@ -163,10 +168,29 @@ class Verdict(Record):
     paper: float | None = None
     rule: int = RULE
     outcomes: tuple[Outcome, ...]
+    readings: tuple[Outcome, ...] = ()
+    settled: str = ""
+    settled_words: str = ""
 
     @property
     def primary(self) -> Outcome:
         return self.outcomes[0]
+
+    @property
+    def judgement(self) -> str:
+        """The primary verdict; `DEPENDS` where the readings of what the paper leaves open do not all give the same."""
+        if self.settled:
+            return self.settled
+        found = {self.primary.verdict, *(o.verdict for o in self.readings)}
+        return self.primary.verdict if len(found) == 1 else DEPENDS
+
+    @property
+    def readings_words(self) -> str:
+        """Which readings give which verdict: ``supported under v-prediction; undecided under flow matching``."""
+        by: dict[str, list[str]] = {}
+        for o in (self.primary, *self.readings):
+            by.setdefault(o.verdict, []).append(o.under)
+        return "; ".join(f"{verdict} under {', '.join(names)}" for verdict, names in by.items())
 
     @property
     def truth(self) -> Outcome | None:
@@ -180,7 +204,7 @@ class Verdict(Record):
     def label(self) -> str:
         """The verdict in words, with its scale and whether seeds are missing."""
         provisional = f", provisional ({self.primary.n} of {self.planned_n} seeds)" if self.provisional else ""
-        return f"{self.primary.verdict} at scale {self.scale}{provisional}"
+        return f"{self.judgement} at scale {self.scale}{provisional}"
 
     def to_json(self) -> dict[str, Any]:
         """One line of verdicts.jsonl: the fields of docs/architecture.md, the rest under ``details``."""
@@ -190,7 +214,7 @@ class Verdict(Record):
             **dumped,
             **{k: first[k] for k in ("protocol", "metric", "verdict", "effect", "interval", "n")},
         }
-        known["planned_n"] = self.planned_n
+        known |= {"planned_n": self.planned_n, "verdict": self.judgement}
         head = {name: known[name] for name in (*HEAD, "time")}
         return {**head, "details": {k: v for k, v in dumped.items() if k not in head}}
 
@@ -198,8 +222,9 @@ class Verdict(Record):
 def _without_later(dumped: dict[str, Any]) -> dict[str, Any]:
     """A verdict's fields without those that verdicts have had since they were first recorded, where they say nothing:
     a line recorded before and the same verdict now must be equal."""
-    outcomes = [{k: v for k, v in o.items() if k != "speedup" or v is not None} for o in dumped["outcomes"]]
-    return {k: v for k, v in dumped.items() if k not in ("implies", "paper") or v} | {"outcomes": outcomes}
+    outcomes = [{k: v for k, v in o.items() if k not in ("speedup", "under") or v} for o in dumped["outcomes"]]
+    later = ("implies", "paper", "readings", "settled", "settled_words")
+    return {k: v for k, v in dumped.items() if k not in later or v} | {"outcomes": outcomes}
 
 
 def first_seen(lines: Iterable[Mapping[str, Any]], new: Verdict, alike: Sequence[str]) -> str:

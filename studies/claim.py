@@ -10,6 +10,20 @@ from meanflow_core.registry import spec_field
 from studies.strict import Attribute, Name, Strict
 
 
+class Alternative(Strict):
+    """What a claim compares under another reading of what the paper leaves open; what is not given is as declared."""
+
+    arms: tuple[str, str] | None = None
+    among: dict[str, Attribute] | None = None
+    metric: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.arms is None and self.among is None and self.metric is None:
+            raise ValueError("another reading compares other 'arms', 'among' others, or by another 'metric'")
+        return self
+
+
 class Claim(Strict):
     """One sentence of the paper as a predicate with its primary test, declared before any result is seen.
 
@@ -39,6 +53,10 @@ class Claim(Strict):
     ``implies`` says in words what each verdict would mean, for tests whose outcome needs explaining; it is printed with
     the verdict.
 
+    ``readings`` are other readings of what the paper leaves open, by name, and ``reading`` is the name of the one
+    declared: where not all of them give one verdict, the claim depends on the reading. ``of`` names a claim of another
+    study, ``study/claim``, that is declared under one of the readings.
+
     ``truth`` is the metric of true errors that is judged beside ``metric`` where it is measured; by default the
     study's.
     """
@@ -63,6 +81,14 @@ class Claim(Strict):
     truth: str | None = None
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     implies: dict[Literal["supported", "contradicted", "undecided"], str] = {}
+    of: str | None = None
+    reading: str = ""
+    readings: dict[str, Alternative] = {}
+
+    def under(self, reading: str) -> Claim:
+        """The claim under another of its readings."""
+        given = self.readings[reading].model_dump(exclude_none=True)
+        return self.model_copy(update={**given, "reading": reading, "readings": {}})
 
     def place(self, arm: str) -> tuple[str, str]:
         """(panel, arm) of one of ``arms``."""
@@ -83,6 +109,8 @@ class Claim(Strict):
             raise ValueError("a speed-up takes neither 'summary' nor 'direction'")
         if self.test in ("trend", "difference") and self.direction is None:
             raise ValueError(f"the test '{self.test}' needs a 'direction'")
+        if self.readings and not self.reading:
+            raise ValueError("'readings' needs 'reading', the name of the one that is declared")
         if self.summary == "mean" and self.window is None:
             raise ValueError("the summary 'mean' needs a 'window' [from, to] in epochs")
         return self

@@ -220,6 +220,8 @@ def _of_claim(study: ResolvedStudy, claim: Claim, loc: Loc) -> Problems:
                 (*loc, "among"),
                 f"no arm of '{claim.panel}' has {name} = {value} (available: {listed(dict.fromkeys(values))})",
             )
+    for name in claim.readings:
+        yield from _of_claim(study, claim.under(name), (*loc, "readings", name))
     found = _measures(study, metric, claim.nfe, claim.solver)
     if claim.test == "speedup" and found and all(measure.every_epochs is None for measure in found):
         yield (*loc, "test"), f"a speed-up needs a curve: give the measure of '{metric}' an 'every_epochs'"
