@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from meanflow_core.registry import Component, ComponentError, Params
+from meanflow_core.registry import FAILURES, Component, ComponentError, Params
 from meanflow_core.words import there_is
 
 GROUP = "meanflow_study.components"
@@ -139,7 +139,7 @@ def _of_package(name: str) -> Component:
         return _component(name, there[name].load(), there[name].value)
     except ComponentError:
         raise
-    except Exception as error:  # whatever importing somebody's package may raise
+    except FAILURES as error:  # whatever importing somebody's package may raise
         raise ComponentError(f"{there[name].value} cannot be imported: {type(error).__name__}: {error}") from None
 
 
@@ -166,7 +166,7 @@ def _module(source: Source) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(source.text, source.file, "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:  # whatever somebody's file may raise
+    except FAILURES as error:  # whatever somebody's file may raise
         del sys.modules[name]
         raise ComponentError(f"{source.file}:{_line(error, source.file)}: {type(error).__name__}: {error}") from None
     return module

@@ -41,6 +41,10 @@ READ_HORIZON = ("objective", "time_sampler", "optimiser", "transform")
 """Kinds whose components may read T."""
 
 
+FAILURES = (Exception, SystemExit)
+"""What code of the user's own may raise; where it ends the process, it has failed, too."""
+
+
 class ComponentError(ValueError):
     """A component is unknown, registered twice, or given wrong parameters."""
 
@@ -338,13 +342,13 @@ def parse_spec(kind: str, value: Any) -> Spec:
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             said = f"unknown parameter{there_is(where, component.params.model_fields)}"
         raise ComponentError(f"{_words(kind)} '{component.short}': {where}: {said}") from None
-    except Exception as error:
+    except FAILURES as error:
         if component.params.declared is None:
             raise
         raise own_failure(component.params, error) from error
 
 
-def own_failure(params: type[Params], error: Exception) -> ComponentError:
+def own_failure(params: type[Params], error: BaseException) -> ComponentError:
     """What an error in a method of a user's class of parameters is told as: with file and line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _file_of(params)]
     where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
@@ -359,7 +363,7 @@ def asked(params: Params, method: Callable[..., R], *args: Any) -> R:
     """What a method of parameters answers. Raises: ComponentError where it is a user's own and fails."""
     try:
         return method(*args)
-    except Exception as error:
+    except FAILURES as error:
         if params.declared is None:
             raise
         raise own_failure(type(params), error) from error

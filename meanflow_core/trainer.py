@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from meanflow_core.checkpoint import CheckpointError, Parts
 from meanflow_core.config import Dynamics, Protocol
 from meanflow_core.data.base import DataSet
+from meanflow_core.evaluation.evaluate import as_number
 from meanflow_core.hooks import Batch, Measured, Observer, Probe, Situation, Transform, View
 from meanflow_core.objectives import Terms
 from meanflow_core.optim import ema_update
@@ -54,14 +55,17 @@ class Trainer:
         divergence: float = 1e4,
         ranks: Ranks = ALONE,
         data: DataSet | None = None,
+        network: nn.Module | None = None,
     ) -> None:
-        """``data``, where the data set was made already."""
+        """``data`` and ``network`` (by `build_network`), where they were made already."""
         self.dynamics, self.seed, self.device, self.divergence = dynamics, seed, torch.device(device), divergence
         self.ranks = ranks
         ranks.check_shares(dynamics.batch_size, dynamics.v_rows)
         self.step = 0
         self.data: DataSet = data or dynamics.data.build()
-        self.network = build_network(dynamics, self.data, seed, self.device).train()
+        if network is None:
+            network = build_network(dynamics, self.data, seed, self.device)
+        self.network = network.train()
         if dynamics.stream:  # all else is drawn anew
             self.seed = derived_seed(seed, "stream", dynamics.stream)
         named = parameters_of(self.network)
@@ -163,7 +167,7 @@ class Trainer:
     def measure(self, protocols: Sequence[Protocol]) -> Measured:
         """What probes find at the present step, with the weights in training, under protocols that are ``observed``.
 
-        Raises: EvaluationError with the reason.
+        Raises: EvaluationError with the reason, as `evaluation.evaluate.measure`.
         """
         found = Measured({}, {})
         situation = Situation(self.network, self.data, self.objective, self.times, self.seed, self.step, self.device)
@@ -172,7 +176,7 @@ class Trainer:
             probe: Probe = wanted[0].metric.build()
             with self._float32_products(), self._autocast(), untouched(self.network), self._chance():
                 seen = probe.measure(situation, wanted)
-            found.values.update(seen.values)
+            found.values.update({p.key: as_number(p.metric_label, seen.values.get(p.key)) for p in wanted})
             found.details.update(seen.details)
         return found
 

@@ -11,7 +11,7 @@ from typing import Any
 from meanflow_core.components.facts import Facts
 from meanflow_core.config import Dynamics, Protocol, key_of, unmeasurable
 from meanflow_core.flops import class_count
-from meanflow_core.registry import Spec, asked
+from meanflow_core.registry import FAILURES, Spec, asked
 from results.layout import Home
 from studies.arms import Trajectory
 from sweeps.session import Session
@@ -184,7 +184,7 @@ def _failure(spec: Spec, horizon: int | None, facts: Mapping[str, Any], why: str
         spec.build(horizon, **facts)
     except ValueError as error:
         return f"the {spec.component.kind} '{spec.short}'{why}: {error}"
-    except Exception as error:
+    except FAILURES as error:
         if spec.params.declared is None:
             raise
         return f"the {spec.component.kind} '{spec.short}' cannot be built: {type(error).__name__}: {error}"

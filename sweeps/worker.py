@@ -45,6 +45,19 @@ PLAIN = (CheckpointError, DataError, Diverged, EvaluationError, OSError, Program
 Run = Training | ProgramTraining | Evaluating
 
 
+def _folder() -> Path | None:
+    """The working directory; None where it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def _set_folder(folder: Path | None) -> None:
+    if folder is not None and folder != _folder():
+        os.chdir(folder)
+
+
 def _set_environment(variables: dict[str, str]) -> None:
     if os.environ != variables:
         os.environ.clear()
@@ -62,6 +75,7 @@ _PROCESS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (np.random.get_state, np.random.set_state),
     (random.getstate, random.setstate),
     (lambda: dict(os.environ), _set_environment),
+    (_folder, _set_folder),
 )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from time import perf_counter
 from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
 
 from meanflow_core.config import Protocol
 from meanflow_core.evaluation.artefact import Artefact, Kept
 from meanflow_core.evaluation.context import EvaluationContext
-from meanflow_core.evaluation.errors import EvaluationError
+from meanflow_core.evaluation.errors import EvaluationError, WrongResult
 from meanflow_core.evaluation.reference import cache_key, data_of
 from meanflow_core.precision import float32_products
 
@@ -43,7 +47,7 @@ def measure(context: EvaluationContext, protocol: Protocol) -> float | Kept:
     """The value of one protocol, a finite number, with the artefact of a metric that has one.
 
     Raises: EvaluationError with the reason: something is missing, the data have no exact fields, or the
-    samples or the value are not finite.
+    samples or the value are not finite. WrongResult where the metric returns what no metric may.
     """
     reference = data_of(cache_key(protocol.reference))
     if reference.shape != context.dataset.shape:
@@ -51,20 +55,33 @@ def measure(context: EvaluationContext, protocol: Protocol) -> float | Kept:
             f"samples have shape {context.dataset.shape}, but the reference '{protocol.reference.short}' "
             f"has {reference.shape}"
         )
-    found = as_number(protocol.metric_label, _metric(protocol).compute(context, protocol))
-    if not math.isfinite(found.value if isinstance(found, Kept) else found):
-        raise EvaluationError(f"{protocol.metric_label} is not finite")
-    return found
+    label, found = protocol.metric_label, _metric(protocol).compute(context, protocol)
+    if not isinstance(found, Kept):
+        return as_number(label, found)
+    artefact = found.artefact
+    if not (isinstance(artefact, np.ndarray) and artefact.dtype == np.uint8):
+        raise WrongResult(f"{label} keeps {_words(artefact)}, where an array of uint8 is wanted")
+    return Kept(as_number(label, found.value), artefact)
 
 
-def as_number(label: str, found: Any) -> float | Kept:
-    """What a metric returns, as a number, as one in a tensor is, too. Raises: EvaluationError where it is none."""
-    if isinstance(found, Kept):
-        return Kept(float(found.value), found.artefact)
-    try:
-        return float(found)
-    except (TypeError, ValueError, RuntimeError):
-        raise EvaluationError(f"{label} returns a {type(found).__name__}, where a number is wanted") from None
+def as_number(label: str, found: Any) -> float:
+    """What a metric returns as a float: a finite real number, also as the one element of a tensor or an array.
+
+    Raises: WrongResult for anything else, truth values and text among it. EvaluationError where it is not finite.
+    """
+    single = isinstance(found, Tensor | np.ndarray | np.generic) and math.prod(found.shape) == 1
+    value = found.item() if single else found
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise WrongResult(f"{label} returns {_words(found)}, where a real number is wanted")
+    if not math.isfinite(value):
+        raise EvaluationError(f"{label} is not finite")
+    return float(value)
+
+
+def _words(found: Any) -> str:
+    if isinstance(found, Tensor | np.ndarray):
+        return f"{found.dtype} {tuple(found.shape)}".replace("torch.", "")
+    return "nothing" if found is None else f"a {type(found).__name__}"
 
 
 def _timed(context: EvaluationContext, protocol: Protocol) -> Evaluated:

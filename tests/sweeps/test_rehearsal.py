@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tests.homes import MICRO, succeeds
 
 NETWORK = """
 from meanflow_core.registry import Params, component
+
+MADE = []
 
 @component("network", version=1)
 class Net(Params):
@@ -107,6 +110,11 @@ KEPT: dict[str, dict[str, str]] = {
         "init": "self.conditional = True; self.label = nn.Embedding(11, 16)",
         "forward": "h = h if y is None else h + self.label(y)",
     },
+    "not finite beside its start": {
+        "init": "self.variance = nn.Parameter(torch.full((16,), 1e-3))",
+        "forward": "h = h * self.variance.sqrt()",
+    },
+    "rows by eights": {"forward": "h = h.reshape(len(h) // 8, 8, 16).flatten(0, 1)"},
     "the labels' shape": {"forward": "h = h if y is None else h * y.size(0) / len(y) + torch.zeros_like(y)[:, None]"},
     "labels unseen": {
         "init": "self.conditional = True; self.label = nn.Embedding(11, 16)",
@@ -179,7 +187,15 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "unused": ({"init": "self.conditional = True"}, "says that it takes labels and does not look at them"),
     "no module": ({"after": "return lambda z, r, t, y: z"}, "returns no torch.nn.Module"),
-    "a mistake": ({"forward": "h = h @ h"}, "net.py:41: RuntimeError"),
+    "NaN": ({"forward": "h = h * torch.nan"}, "returns NaN before anything is trained"),
+    "infinite": ({"forward": "return z / 0.0"}, "returns infinite values before anything is trained"),
+    "gradient": (
+        {"forward": "h = h + (h * 0).square().sum().sqrt()"},
+        "the gradient of its weights holds NaN before anything is trained",
+    ),
+    "exit": ({"forward": "raise SystemExit"}, "fails on z float32 (8, 1, 8, 8), "),
+    "rows by threes": ({"forward": "h = h.reshape(-1, 3, 16).flatten(0, 1)"}, "fails on z float32 (8, 1, 8, 8), "),
+    "a mistake": ({"forward": "h = h @ h"}, "net.py:43: RuntimeError"),
 }  # fmt: skip
 
 
@@ -188,6 +204,44 @@ def test_what_could_not_be_kept_or_measured_is_refused(name: str, tmp_path: Path
     change, message = REFUSED[name]
     (why,) = said(network(tmp_path, **change), label_dropout=0.1)
     assert message in why and "'Net'" in why
+
+
+@pytest.mark.parametrize("fm_ratio", [0.0, 0.5, 1.0])
+def test_the_study_s_own_numbers_of_rows_decide(fm_ratio: float, tmp_path: Path) -> None:
+    """That is what training and sampling ask for: here 32 rows or 64, and 16."""
+
+    def refused(forward: str) -> str:
+        return "".join(said(network(tmp_path, forward=forward), batch_size=64, fm_ratio=fm_ratio))
+
+    assert refused("assert len(z) >= 16") == ""
+    for rows in (8, 64):
+        assert "fails on z float32 (" in refused(f"h = h.reshape({rows}, 16)")
+    assert "fails on z float32 (" in refused("h = h + torch.zeros(16, 16)[: len(h)]")
+
+
+def test_what_is_too_large_for_its_own_batch_must_go_with_a_few_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 3,248 parameters; what is too large for a few rows, too, is left to training."""
+    monkeypatch.setattr("sweeps.rehearsal.MOST_PARAMETERS", 4000)
+    (why,) = said(network(tmp_path, forward="assert len(z) >= 8"))
+    assert why.endswith("AssertionError (tried on 8 rows; 16 are too many to be tried here)")
+    monkeypatch.setattr("sweeps.rehearsal.MOST_PARAMETERS", 2000)
+    assert said(network(tmp_path, forward="assert len(z) >= 8")) == []
+
+
+def test_du_dt_is_asked_for_where_rows_train_u(tmp_path: Path) -> None:
+    own = network(tmp_path, forward="h = Doubled.apply(h)")
+    assert said(own, fm_ratio=1.0) == [] != said(own)
+
+
+def test_a_network_is_built_twice_and_what_its_module_keeps_stays_good(tmp_path: Path) -> None:
+    """Once to be looked at and trained, once to be restored and measured."""
+    own = network(tmp_path, init="MADE.append(torch.ones(16))", forward="h = h * MADE[0]")
+    assert said(own) == []
+    made = sys.modules[f"meanflow_study_own_{own.partition('@')[2]}"].MADE
+    assert [table.device.type for table in made] == ["cpu", "cpu"]
+    Trainer(dynamics(own), 0).advance()
 
 
 def test_what_fails_here_is_no_proof_for_another_device(tmp_path: Path) -> None:
@@ -202,7 +256,7 @@ from meanflow_core.registry import Params, component
 
 @component("data", version=1)
 class Data(Params):
-    def class_count(self): return 2
+    def class_count(self): return {classes}
     def build(self, context):
         import torch
         from meanflow_core.data.base import DataSet
@@ -213,13 +267,22 @@ class Data(Params):
             def reference_samples(self, n): return torch.zeros({rows}, 2)
         return Two()
 
+def fail(said):
+    from meanflow_core.evaluation.errors import EvaluationError
+    raise EvaluationError(said)
+
 @component("metric", version=1)
 class Metric(Params):
     def build(self, context):
         class It:
-            def compute(self, context, protocol): return {value}
+            def compute(self, context, protocol):
+                import os, sys, numpy as np, torch
+                return {value}
         return It()
 """
+
+
+TRAINED = "context.samples(protocol).abs().max() == 0"  # as the data
 
 
 @pytest.mark.parametrize(
@@ -227,22 +290,38 @@ class Metric(Params):
     [
         ({}, None),
         ({"value": "context.samples(protocol).mean()"}, None),  # a number in a tensor is one
-        ({"x": "torch.ones(n, 3)"}, "a batch is float32 (8, 3), where float32 (8, 2) is wanted"),
+        ({"x": "torch.ones(n, 3)"}, "a batch is float32 (16, 3), where float32 (16, 2) is wanted"),
+        ({"x": "torch.ones(8, 2)"}, "a batch is float32 (8, 2), where float32 (16, 2) is wanted"),
+        ({"classes": "exit()"}, "Data fails: SystemExit"),
         ({"rows": "1"}, "reference_samples() gives float32 (1, 2), where float32 (at least 2, 2) is wanted"),
         ({"x": "torch.full((n, 2), torch.nan)"}, "a batch holds values that are not finite"),
         ({"x": "torch.rand(n, 2)"}, "the batch of a step is another when asked again"),
-        ({"labels": "int32"}, "the labels of a batch are int32 (8,), where int64 (8,) is wanted"),
-        ({"value": "context.samples(protocol)"}, "Metric returns a Tensor, where a number is wanted"),
-        ({"value": "context.nothing"}, "the metric 'Metric' fails: "),
+        ({"labels": "int32"}, "the labels of a batch are int32 (16,), where int64 (16,) is wanted"),
+        ({"value": "context.samples(protocol)"}, "Metric returns float32 (16, 2), where a real number is wanted"),
+        ({"value": "context.nothing"}, "it.py:27: AttributeError"),
+        ({"value": "sys.exit()"}, "it.py:27: SystemExit"),
+        ({"value": "os.chdir('/') or 0.5"}, None),
+        ({"value": f"0.5 if {TRAINED} else fail('too far')"}, None),
+        ({"value": f"0.5 if {TRAINED} else np.linalg.inv(np.zeros((2, 2)))"}, None),
+        ({"value": f"0.5 if {TRAINED} else torch.nan"}, None),
+        ({"value": "fail('too bad') if context.network else 0.5"}, None),
+        (
+            {"value": "fail('no images') if len(protocol.reference.build().shape) < 3 else 0.5"},
+            "'Metric': no images (of",
+        ),
+        ({"value": "torch.nan"}, "Metric is not finite (of samples of the data, too)"),
+        ({"value": f"0.5 if {TRAINED} else '0.5'"}, "Metric returns a str, where a real number is wanted"),
     ],
 )
 def test_data_and_metrics_of_ones_own(change: dict[str, str], message: str | None, tmp_path: Path) -> None:
-    given = {"x": "torch.ones(n, 2)", "labels": "int64", "rows": "n", "value": "0.5", **change}
+    given = {"x": "torch.ones(n, 2)", "labels": "int64", "rows": "n", "value": "0.5", "classes": "2", **change}
+    folder = Path.cwd()
     (tmp_path / "it.py").write_text(OTHERS.format(**given))
     data, metric = (use(f"{tmp_path / 'it.py'}:{name}", tmp_path) for name in ("Data", "Metric"))
     d = dynamics("mlp", data=data)
     found = rehearse(d, None, [], [Protocol(metric=metric, samples=16, reference=d.data, nfe=1)])
     assert len(found) == (message is not None) and (message or "") in "".join(found)
+    assert Path.cwd() == folder
 
 
 @pytest.mark.slow
