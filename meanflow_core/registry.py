@@ -89,6 +89,11 @@ class Params(Strict):
         """Of a data set: what is wrong with what this machine has of it; empty where it has nothing."""
         return []
 
+    def reference_damage(self, reference: Any) -> list[str]:
+        """Of a metric: what is wrong with what this machine has beside the data ``reference`` (a `Spec`) that it needs;
+        empty where it has nothing."""
+        return []
+
     def is_identity(self) -> bool:
         """Of a transform: whether it changes nothing. Such a transform vanishes from the dynamics and their key."""
         return False

@@ -118,12 +118,15 @@ def _of_device(session: Session) -> Iterator[str]:
 
 
 def damaged_data(session: Session) -> list[str]:
-    """What is wrong with the data sets of a session, as far as this machine has them: those that it lacks may be where
-    the jobs will run."""
+    """What is wrong with the data sets of a session, and with what its metrics need of them, as far as this machine has
+    them: those that it lacks may be where the jobs will run."""
     specs = [node.trajectory.dynamics.data for node in session.tree]
-    specs += [point.protocol.reference for arm in session.arms for point in arm.points]
+    protocols = list({id(p): p for p in (point.protocol for arm in session.arms for point in arm.points)}.values())
+    specs += [protocol.reference for protocol in protocols]
     each = {str(spec.canonical()): spec for spec in {id(spec): spec for spec in specs}.values()}
-    return list(dict.fromkeys(line for spec in each.values() for line in spec.params.damage()))
+    found = [line for spec in each.values() for line in spec.params.damage()]
+    found += [line for p in protocols for line in p.metric.params.reference_damage(p.reference)]
+    return list(dict.fromkeys(found))
 
 
 def _unbuildable(trajectory: Trajectory) -> Iterator[str]:

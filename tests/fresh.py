@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meanflow_core import own, registry
 from meanflow_core.data import latentfiles, layout
-from meanflow_core.evaluation import inception, reference, truth
+from meanflow_core.evaluation import reference, truth
 from sweeps.worker import process_restored
 
 CACHES = (
@@ -24,7 +24,7 @@ CACHES = (
     truth.exact_points,
     layout._problems_once,
     latentfiles._scan_once,
-    inception._statistics_problems,
+    latentfiles._reference_problems,
 )
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

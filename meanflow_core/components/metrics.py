@@ -34,6 +34,16 @@ def _no_features(space: FeatureSpace, data: Facts, latents: bool) -> list[str]:
     return []
 
 
+def _statistics_damage(space: FeatureSpace, reference: Any) -> list[str]:
+    """What is wrong with the published statistics of these features, where this machine has them."""
+    from meanflow_core.data.latentfiles import folder_of, reference_problems
+
+    if space != "inception" or reference.name != "latents":
+        return []
+    folder = folder_of(reference.params.dataset)
+    return [] if folder is None else list(reference_problems(folder))
+
+
 def _no_fields(data: Facts) -> list[str]:
     """Why data cannot be compared with exact fields."""
     if data.fields is not False:
@@ -71,6 +81,9 @@ class FrechetParams(Params):
             )
         return found + _no_features(self.features, data, protocol.reference.name == "latents")
 
+    def reference_damage(self, reference: Any) -> list[str]:
+        return _statistics_damage(self.features, reference)
+
     def label(self, name: str) -> str:
         return f"{name}_{self.features}"
 
@@ -97,6 +110,9 @@ class KIDParams(Params):
         if size < 2:
             found.append("KID is of pairs: subset_size must be at least 2")
         return found + _no_features(self.features, data, protocol.reference.name == "latents")
+
+    def reference_damage(self, reference: Any) -> list[str]:
+        return _statistics_damage(self.features, reference)
 
     def label(self, name: str) -> str:
         return f"{name}_{self.features}"

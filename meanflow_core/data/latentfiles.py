@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 DATA_ROOT = "STUDY_DATA"
 ENCODINGS = ("mean+std", "mean+logvar")
 MOMENTS, LABELS, META, REFERENCE = "moments.npy", "labels.npy", "meta.json", "reference.npz"
+FEATURES = 2048  # of Inception
 STATISTICS_KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))  # ADM's names, and those of the MeanFlow code in JAX
 SCANNED_BYTES = 2**31  # of larger arrays a part is read, in chunks all over it, unless one asks for all
 SAMPLED_CHUNKS = 8
@@ -137,6 +138,22 @@ def read_reference(path: Path) -> tuple[Array, Array]:
                 raise ArrayFileError(path, said)
             return held[mu].astype(np.float64), held[sigma].astype(np.float64)
     raise ArrayFileError(path, f"holds {', '.join(names) or 'nothing'}; need mu and sigma, or ref_mu and ref_sigma")
+
+
+def reference_problems(folder: Path) -> tuple[str, ...]:
+    """What is wrong with statistics of Inception's features that are there; empty if nothing is, or there are none.
+    Remembered as long as the file is the same."""
+    path = folder / REFERENCE
+    return _reference_problems(path, signature(path)) if path.exists() else ()
+
+
+@lru_cache(16)
+def _reference_problems(path: Path, _: object) -> tuple[str, ...]:
+    try:
+        mu, _sigma = read_reference(path)
+    except ArrayFileError as error:
+        return (str(error),)
+    return () if len(mu) == FEATURES else (f"{path} has statistics of {len(mu)} features, not {FEATURES}",)
 
 
 def problems(folder: Path, params: LatentsParams | None, *, thorough: bool = False) -> list[str]:

@@ -9,20 +9,18 @@ with published numbers the pipeline is ADM's: fp32 decoding, pixels rounded from
 from __future__ import annotations
 
 import importlib.util
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from meanflow_core.arrays import ArrayFileError, signature
 from meanflow_core.components import LatentsParams
-from meanflow_core.data.latentfiles import DATA_ROOT, REFERENCE, folder_of, read_reference
+from meanflow_core.data.latentfiles import DATA_ROOT, FEATURES, REFERENCE, folder_of, read_reference, reference_problems
 from meanflow_core.registry import Spec
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-FEATURES = 2048
 DECODE_BATCH = 32
 
 
@@ -40,10 +38,8 @@ def missing_assets(spec: Spec) -> list[str]:
         missing.append(f"missing Inception weights {weights_path()} ($TORCH_HOME/hub/checkpoints/{INCEPTION_FILE})")
     folder = folder_of(spec.params.dataset)
     if folder is not None:
-        path = folder / REFERENCE
-        if path.exists():
-            missing += _statistics_problems(path, signature(path))
-        else:
+        missing += reference_problems(folder)
+        if not (path := folder / REFERENCE).exists():
             missing.append(f"missing reference statistics {path} (mu and sigma of {FEATURES} features)")
     return missing + missing_decoder(spec.params)
 
@@ -65,16 +61,6 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
     """`meanflow_core.data.latentfiles.read_reference` as tensors."""
     mu, sigma = read_reference(path)
     return torch.from_numpy(mu), torch.from_numpy(sigma)
-
-
-@lru_cache(16)
-def _statistics_problems(path: Path, _: object) -> tuple[str, ...]:
-    """What is wrong with reference statistics of Inception's features. Remembered as long as the file is the same."""
-    try:
-        mu, _sigma = read_statistics(path)
-    except ArrayFileError as error:
-        return (str(error),)
-    return () if len(mu) == FEATURES else (f"{path} has statistics of {len(mu)} features, not {FEATURES}",)
 
 
 def reference_moments(params: LatentsParams) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from meanflow_core.config import Measurement
 from results.layout import Home
 from studies.loader import load_source, resolve
-from sweeps.preflight import impossible, preflight
+from sweeps.preflight import damaged_data, impossible, preflight
 from sweeps.session import open_session
 from tests.homes import TINY, environment, study, succeeds
 
@@ -70,6 +71,31 @@ def test_what_can_never_be_trained_or_measured_is_said_from_parameters(
     (message,) = impossible(open_session([study]))
     assert why in message
     assert message.startswith(f"'{label}' at 1 NFE") or "dit" in message
+
+
+@pytest.mark.parametrize("name", ["frechet", "kid"])
+def test_damaged_reference_statistics_are_said_where_a_metric_needs_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `study check`, which says nothing of what may lie on another machine."""
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+
+    def found(features: str) -> list[str]:
+        metric = {"name": name, "features": features}
+        label = Measurement(metric=metric).metric_label
+        data = {"name": "latents", "dataset": "small", "channels": 1, "side": 8, "classes": 2}
+        ours = (f"dynamics.data={json.dumps(data)}", f"measure.0.metric={json.dumps(metric)}", f"primary={label}")
+        study = resolve(load_source(str(TINY)), "cpu", (*ours, "claims=[]", "figure=null"))
+        return damaged_data(open_session([study]))
+
+    assert found("inception") == []
+    path = tmp_path / "small" / "reference.npz"
+    path.parent.mkdir()
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    assert found("inception") == [f"{path} has statistics of 3 features, not 2048"]
+    assert found("pixel") == []
+    np.savez(path, mu=np.zeros(3), sigma=np.full((3, 3), np.nan))
+    assert found("inception") == [f"{path} has moments that are not finite"]
 
 
 def test_a_study_that_can_never_run_is_refused_by_every_command(tmp_path: Path) -> None:
