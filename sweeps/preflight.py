@@ -183,8 +183,11 @@ def _of_trainer(node: Node, elsewhere: bool) -> Iterator[str]:
 
 def _failure(spec: Spec, horizon: int | None, facts: Mapping[str, Any], why: str = " cannot be built") -> str | None:
     """Why a component cannot be built; None where it can."""
+    from sweeps.rehearsal import aside
+
     try:
-        spec.build(horizon, **facts)
+        with aside():
+            spec.build(horizon, **facts)
     except ValueError as error:
         return f"the {spec.component.kind} '{spec.short}'{why}: {error}"
     except FAILURES as error:

@@ -82,8 +82,8 @@ def rehearse(
     said: list[str] = []
     for tried in (small, dynamics) if dynamics.batch_size > ROWS else (dynamics,):
         try:
-            with _scratch() as scratch:
-                _rehearse(tried, dynamics, horizon, observers, protocols, scratch)
+            with aside(), tempfile.TemporaryDirectory(prefix="study-rehearsal-") as scratch:
+                _rehearse(tried, dynamics, horizon, observers, protocols, Path(scratch))
             return []
         except TooLarge:  # what was said of fewer rows stands
             return [f"{why} (tried on {ROWS} rows; {tried.batch_size} are too many to be tried here)" for why in said]
@@ -98,15 +98,14 @@ def rehearse(
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder in which to rehearse; what components do to the process is undone, and what they print told apart."""
+def aside() -> Iterator[None]:
+    """What components of the user's own do to the process is undone, and what they print goes to the standard error."""
     with (
         process_restored(),
         contextlib.redirect_stdout(sys.stderr),
         warnings.catch_warnings(action="ignore", category=FutureWarning),  # torch's, of itself
-        tempfile.TemporaryDirectory(prefix="study-rehearsal-") as scratch,
     ):
-        yield Path(scratch)
+        yield
 
 
 def _rehearse(

@@ -24,8 +24,8 @@ from meanflow_core.data.digits import digits
 from meanflow_core.data.fields import Fields
 from meanflow_core.evaluation import extractor, inception, truth
 from meanflow_core.evaluation.context import EvaluationContext
-from meanflow_core.evaluation.errors import EvaluationError
-from meanflow_core.evaluation.evaluate import evaluate, measure, preflight
+from meanflow_core.evaluation.errors import EvaluationError, WrongResult
+from meanflow_core.evaluation.evaluate import as_number, evaluate, measure, preflight
 from meanflow_core.evaluation.extractor import CARD, accuracy, held_out_split, load_digits_cnn
 from meanflow_core.evaluation.fidelity import Statistics, frechet, kid
 from meanflow_core.evaluation.reference import cache_key
@@ -388,6 +388,28 @@ def write_assets(root: Path) -> None:
     np.save(folder / "moments.npy", np.zeros((5, 2, 2, 2, 2), np.float16))
     (folder / "meta.json").write_text('{"format": 1, "moments": "mean+std"}')
     np.savez(folder / "reference.npz", ref_mu=np.zeros(2048), ref_sigma=np.eye(2048))
+
+
+@pytest.mark.parametrize(
+    "found", [0.5, np.float32(0.5), np.array([0.5]), torch.tensor(0.5), torch.tensor([[0.5]], dtype=torch.bfloat16)]
+)
+def test_a_metric_returns_a_finite_real_number(found: Any) -> None:
+    assert (as_number("m", found), as_number("m", 1), type(as_number("m", found))) == (0.5, 1.0, float)
+
+
+@pytest.mark.parametrize(
+    "found", ["0.5", True, np.True_, torch.tensor(True), 1j, torch.tensor(1j), None, [0.5], torch.ones(2), {}]
+)
+def test_what_is_no_real_number_is_no_result(found: Any) -> None:
+    with pytest.raises(WrongResult, match=r"m returns .*, where a real number is wanted"):
+        as_number("m", found)
+
+
+@pytest.mark.parametrize("found", [float("nan"), np.inf, torch.tensor(-torch.inf)])
+def test_what_is_not_finite_is_said_of_the_network(found: Any) -> None:
+    with pytest.raises(EvaluationError, match="m is not finite") as said:
+        as_number("m", found)
+    assert not isinstance(said.value, WrongResult)
 
 
 def test_inception_says_what_to_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

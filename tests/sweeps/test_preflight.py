@@ -98,6 +98,31 @@ def test_damaged_reference_statistics_are_said_where_a_metric_needs_them(
     assert found("inception") == [f"{path} has moments that are not finite"]
 
 
+METRIC = """
+from meanflow_core.registry import Params, component
+
+@component("metric", version=1)
+class Metric(Params):
+    def build(self, context):
+        import os, sys
+        print("built")
+        os.chdir("/")
+        sys.exit(0)
+"""
+
+
+def test_a_component_that_ends_the_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it was is where the process is afterwards, and the standard output is the command's."""
+    monkeypatch.chdir(tmp_path)
+    Path("it.py").write_text(METRIC)
+    given = ("measure.0.metric={use: ./it.py:Metric}", "primary=Metric", "claims=[]", "figure=null")
+    (why,) = impossible(open_session([resolve(load_source(str(TINY)), "cpu", given)]))
+    assert why == "the metric 'Metric' cannot be built: SystemExit: 0"
+    assert (Path.cwd(), capsys.readouterr().out) == (tmp_path, "")
+
+
 def test_a_study_that_can_never_run_is_refused_by_every_command(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(TINY.read_text().replace("features: pixel}, samples: 100", "features: pixel}, samples: 1"))
