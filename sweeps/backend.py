@@ -7,7 +7,8 @@ a `sweeps.scheduler.Scheduler` hands them out. Torch-free, so that progress can 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,11 +16,13 @@ from typing import Literal, Protocol
 from sweeps.jobs import Job
 
 TAIL_LINES = 12
+PROGRESS_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
 class Event:
-    """News of a job: ``started`` and ``progress`` while it runs, then one of the others.
+    """News of a job: ``started`` and ``progress`` while it runs, then one of the others. ``step`` is the step reached, or
+    the number of evaluations done, where that is known; else 0.
 
     ``lost`` means that its process died without a word (killed, or out of memory).
     """
@@ -29,6 +32,20 @@ class Event:
     step: int = 0
     reason: str | None = None
     log: str | None = None
+
+
+class Paced:
+    """Passes progress on, at most every `PROGRESS_EVERY_S`, and remembers how far it is."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self.step = 0
+        self._tell, self._told = tell, time.monotonic()
+
+    def __call__(self, step: int) -> None:
+        self.step = step
+        if time.monotonic() - self._told > PROGRESS_EVERY_S:
+            self._told = time.monotonic()
+            self._tell(step)
 
 
 class Watcher(Protocol):

@@ -9,19 +9,16 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from results.layout import Home
 from sweeps.attempt import Attempt
-from sweeps.backend import Event, Watcher
+from sweeps.backend import Event, Paced, Watcher
 from sweeps.jobs import Job
 from sweeps.scheduler import Scheduler
 from sweeps.waiting import rest
-
-PROGRESS_EVERY_S = 0.5
 
 
 def inline(home: Home, jobs: Sequence[Job], watcher: Watcher, asked: float | None = None) -> Scheduler:
@@ -63,18 +60,14 @@ class InlineWorkers:
     def _do(self, job: Job, asked: float | None) -> Event:
         from sweeps.worker import in_words, run_job
 
-        terminal, told = sys.stdout, [time.monotonic()]
+        terminal = sys.stdout
 
         def tell(kind: str, **fields: object) -> None:
             with contextlib.redirect_stdout(terminal):  # the log is the job's alone
                 self.watcher.event(Event(kind, job, **fields))  # type: ignore[arg-type]
                 self.watcher.tick([job])
 
-        def progress(step: int) -> None:
-            if time.monotonic() - told[0] > PROGRESS_EVERY_S:
-                told[0] = time.monotonic()
-                tell("progress", step=step)
-
+        progress = Paced(lambda step: tell("progress", step=step))
         with contextlib.ExitStack() as outputs:
 
             def begun(attempt: Attempt) -> None:
@@ -85,7 +78,7 @@ class InlineWorkers:
                 status, reason, log = run_job(self.home, job, progress, self.should_stop, begun, asked=asked)
             except Exception as error:  # e.g. a full disk before the attempt could record anything
                 status, reason, log = "failed", in_words(error), None
-        return Event(status, job, reason=reason, log=str(log) if log else None)
+        return Event(status, job, step=progress.step, reason=reason, log=str(log) if log else None)
 
 
 class _Both(io.TextIOBase):

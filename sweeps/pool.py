@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from results.layout import Home
-from sweeps.backend import Event
+from sweeps.backend import Event, Paced
 from sweeps.jobs import EXIT_PREEMPTED, Job
 from sweeps.logs import log_to
 
@@ -230,12 +230,7 @@ def _work(connection: Connection, home: Home, stop: threading.Event) -> None:
         if stop.is_set():
             tell("preempted", reason="stopped on request before it began")
             return
-        last = [0.0]
-
-        def progress(step: int, last: list[float] = last) -> None:
-            if time.monotonic() - last[0] > 0.5:
-                last[0] = time.monotonic()
-                tell("progress", step=step)
+        progress = Paced(lambda step: tell("progress", step=step))
 
         def begun(attempt: Any) -> None:
             log_to(attempt.log_path)
@@ -245,6 +240,6 @@ def _work(connection: Connection, home: Home, stop: threading.Event) -> None:
             status, reason, log = run_job(home, job, progress, stop.is_set, begun, asked=asked)
         except Exception as error:  # e.g. a full disk before the attempt could record anything
             status, reason, log = "failed", in_words(error), None
-        tell(status, reason=reason, log=str(log) if log else None)
+        tell(status, step=progress.step, reason=reason, log=str(log) if log else None)
         if _ends_worker(status, job):
             return

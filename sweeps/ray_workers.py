@@ -86,7 +86,7 @@ class RayWorkers:
 
     def _end(self, ref: ObjectRef[Any]) -> list[Event]:
         given = self._given.pop(ref)
-        news = given.look()
+        news = [*given.look(), *given.look()]  # that it began, if that was not seen yet, and then how far it is
         try:
             kind, reason, log = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:

@@ -24,22 +24,23 @@ class Counter:
         self.steps_total = sum(job.steps for job in jobs if job.kind == "train")
         self.evaluations_total = sum(len(job.evaluations) for job in jobs)
         self._finished = {"train": 0, "evaluate": 0}
-        self._running: dict[str, tuple[str, int]] = {}
+        self._begun: dict[str, tuple[str, int]] = {}
         self._began = time.monotonic()
 
     def take(self, event: Event) -> None:
         job = event.job
-        if event.kind == "progress":
-            done = event.step - job.start_step if job.kind == "train" else event.step
-            self._running[job.name] = (job.kind, done)
+        if event.kind in {"progress", "preempted"}:  # what was preempted has saved what it did
+            if event.step:
+                done = event.step - job.start_step if job.kind == "train" else event.step
+                self._begun[job.name] = (job.kind, done)
         elif event.kind != "started":
-            self._running.pop(job.name, None)
+            self._begun.pop(job.name, None)
             if event.kind == "done":
                 self._finished["train"] += job.steps if job.kind == "train" else 0
                 self._finished["evaluate"] += len(job.evaluations)
 
     def done(self, kind: str) -> int:
-        return self._finished[kind] + sum(n for k, n in self._running.values() if k == kind)
+        return self._finished[kind] + sum(n for k, n in self._begun.values() if k == kind)
 
     @property
     def elapsed_s(self) -> float:

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from results.layout import Home
+from studies.cli.progress import PlainProgress
 from studies.loader import load_source, resolve
 from sweeps.backend import Event
-from sweeps.inline import inline
+from sweeps.inline import InlineWorkers, inline
 from sweeps.jobs import Job
 from sweeps.plan import Inventory
 from sweeps.session import open_session
@@ -165,7 +166,7 @@ def test_a_component_that_ends_the_process_fails_its_job_only(rude: Callable[...
 
 
 def test_progress_is_told_while_a_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.inline.PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr("sweeps.backend.PROGRESS_EVERY_S", 0.0)
     watcher = Recorder()
     (job, *_) = jobs_of(TINY)
     assert inline(Home(tmp_path), [job], watcher).run().complete
@@ -188,6 +189,27 @@ def test_a_stop_reaches_the_job_that_runs(tmp_path: Path) -> None:
     outcome = scheduler.run()
     assert outcome.interrupted and not outcome.failures
     assert [end["status"] for end in ends(tmp_path)] == ["preempted"]
+
+
+def test_the_last_line_after_a_stop_counts_the_steps_that_were_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However soon it comes: progress is told twice a second at most."""
+    (job, *_) = jobs_of(TINY)
+    with PlainProgress([job]) as watcher:
+        scheduler = inline(Home(tmp_path), [job], watcher)
+        asked = iter([False] * 5)
+
+        def stop() -> bool:
+            if next(asked, None) is None:
+                scheduler.stop()
+            return scheduler.outcome.interrupted
+
+        assert isinstance(scheduler.pool, InlineWorkers)
+        scheduler.pool.should_stop = stop
+        scheduler.run()
+    assert [end["steps"] for end in ends(tmp_path)] == [5]
+    assert f"trained 5/{job.steps} steps" in capsys.readouterr().out.splitlines()[-2]
 
 
 @pytest.mark.slow
