@@ -21,8 +21,9 @@ PROGRESS_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Event:
-    """News of a job: ``started`` and ``progress`` while it runs, then one of the others. ``step`` is the step reached, or
-    the number of evaluations done, where that is known; else 0.
+    """News of a job: ``started`` and ``progress`` while it runs, then one of the others.
+
+    ``step`` is the step reached, or the number of evaluations done, where that is known; else 0.
 
     ``lost`` means that its process died without a word (killed, or out of memory).
     """

@@ -22,10 +22,12 @@ UNREAD = 141  # what a shell says of a command that was ended by SIGPIPE
 def main() -> None:
     """Entry point. Expected errors become one message on stderr and exit status 2; bugs keep their traceback."""
     _open_streams()
-    from studies.cli.app import app  # here, since workers import this module too, as what their parent was started with
-    from studies.cli.stopping import heed_interrupts
+    from studies.cli.stopping import heed, interrupt, leave
 
-    heed_interrupts()
+    heed(leave)
+    from studies.cli.app import app  # here, since workers import this module too, as what their parent was started with
+
+    heed(interrupt)
     atexit.register(gc.freeze)  # the interpreter would search all that was imported for garbage: up to a second
     os.environ["MPLBACKEND"] = "agg"  # figures become files; no other backend is needed, nor has to be there
     for stream in (sys.stdout, sys.stderr):
@@ -41,19 +43,19 @@ def main() -> None:
 
 def _status(app: Callable[[], object]) -> int:
     """Run a command. Returns: its exit status."""
-    from studies.cli.failures import in_words
+    from studies.cli import failures, stopping
 
     try:
         app()
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # typer and rich end it so
-            return UNREAD
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return 130
-    except Exception as error:
-        message = in_words(error)
+    except BaseException as error:
+        if asked := stopping.interruption(error):
+            _complain(stopping.in_words(asked))
+            return stopping.exit_status(asked)
+        if isinstance(error, SystemExit):
+            if isinstance(error.__context__, BrokenPipeError):  # typer and rich end it so
+                return UNREAD
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        message = failures.in_words(error) if isinstance(error, Exception) else None
         if message is None:
             raise
         _complain(f"error: {message}")

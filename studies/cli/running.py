@@ -31,7 +31,7 @@ from studies.cli.options import (
     WorkersOpt,
 )
 from studies.cli.output import say
-from studies.cli.stopping import stopping
+from studies.cli.stopping import exit_status, stopping
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def execute(
             outcome = Outcome()
             if jobs:
                 outcome = run_jobs(start or stack.enter_context(open_backend(choice, place, jobs)), jobs, choice)
-    except KeyboardInterrupt:  # before there was anything to stop, or for the second time
+    except KeyboardInterrupt as asked:  # before there was anything to stop, or for the second time
         say("stopped at once; what was saved is kept. Run the same command again to continue")
-        return 130
+        return exit_status(asked)
     complain(outcome)
     ingest_new(place)  # what the workers left
     for problem in complete_floors(place, session.protocols()) if outcome.complete else ():

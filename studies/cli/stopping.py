@@ -1,4 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: said to be heard at once, and what comes twice within a second is one."""
+"""Ctrl-C, SIGTERM and SIGHUP: said to be heard at once, and what comes twice within a second is one.
+
+A signal ends a command in one of three ways, as far as it has come: `leave` while commands are imported, `interrupt`
+from then on, and `stopping` while jobs run.
+"""
 
 from __future__ import annotations
 
@@ -37,16 +41,52 @@ class Requests:
 _requests = Requests()
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def exit_status(asked: KeyboardInterrupt) -> int:
+    """What a shell says of a command that a signal has ended: 130 of Ctrl-C, 143 of SIGTERM."""
+    return 128 + (asked.number if isinstance(asked, Interrupted) else signal.SIGINT)
+
+
+def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interruption that led to an error, which may be another's: of typer, or of a class that was being made."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def in_words(asked: KeyboardInterrupt) -> str:
+    number = exit_status(asked) - 128
+    return "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+
+
 def interrupt(number: int, frame: object) -> None:
-    """Ctrl-C as Python handles it, but for echoes, which would interrupt what is cleared up after the first."""
+    """Ctrl-C as Python handles it, and SIGTERM likewise, but for echoes, which would interrupt what is cleared up after
+    the first."""
     if _requests.new():
-        raise KeyboardInterrupt
+        raise Interrupted(number)
 
 
-def heed_interrupts() -> None:
-    """Have `interrupt` handle Ctrl-C, where it is not ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+def leave(number: int, frame: object) -> None:
+    """End at once: there is nothing to clear up, and what is imported just now may turn an exception into another, or
+    swallow it."""
+    asked = Interrupted(number)
+    with suppress(OSError):
+        os.write(2, f"{in_words(asked)}\n".encode())
+    os._exit(exit_status(asked))
+
+
+def heed(handler: Callable[[int, object], None]) -> None:
+    """Have `leave` or `interrupt` handle Ctrl-C and SIGTERM, unless they are ignored or have another handler."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler, leave}:
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -64,7 +104,7 @@ def stopping(backend: Backend, say: Callable[[str], None]) -> Iterator[None]:
         if not _requests.new():
             return
         if stopped:
-            raise KeyboardInterrupt
+            raise Interrupted(number)
         stopped = True
         backend.stop()
         news.put(f"{NAMES[signal.Signals(number)]}: {backend.waits_for()}; once more ends at once")
