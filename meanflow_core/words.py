@@ -53,6 +53,8 @@ def refusal(error: Mapping[str, Any]) -> str:
             said = f"Input should have at least {counted(context['min_length'], 'entry', 'entries')}"
         case "literal_error":
             said = f"{message}, not {_short(error['input'])}"
+        case "int_parsing" | "float_parsing" if error["input"] in {"true", "false"}:  # as `strict` leaves a boolean
+            said = f"{error['input']} is no number"
         case "string_pattern_mismatch" if context["pattern"] == NAME:
             said = (
                 f"{_short(error['input'])} is no name: small letters, digits, '_', '-' and '.', not first one of these"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -27,7 +28,7 @@ from meanflow_core.registry import spec_field
 from meanflow_core.words import there_is
 from studies.claim import Claim
 from studies.figure import Figure
-from studies.strict import Attribute, Name, Seed, Strict, in_one_message
+from studies.strict import Attribute, Name, Seed, Strict, in_one_message, no_boolean
 from studies.sweep import Drawn, Sweep, sweep_points
 from studies.table import Table
 
@@ -54,6 +55,7 @@ class Stage(BaseModel):
     name: Name
     epochs: Annotated[
         NonNegativeInt | Annotated[str, Field(pattern=r"^\$[a-z_]+$")],
+        BeforeValidator(no_boolean),
         in_one_message("a whole number from 0, or $attribute"),
     ]
     probe: bool = False

@@ -18,7 +18,7 @@ from pydantic import (
 from meanflow_core.strict import Strict
 from meanflow_core.words import NAME
 
-__all__ = ["Attribute", "Name", "Number", "Seed", "Strict", "in_one_message", "is_name"]
+__all__ = ["Attribute", "Name", "Number", "Seed", "Strict", "in_one_message", "is_name", "no_boolean"]
 
 
 def in_one_message(wanted: str) -> WrapValidator:
@@ -31,6 +31,13 @@ def in_one_message(wanted: str) -> WrapValidator:
             raise ValueError(f"takes {wanted}, not {json.dumps(value, default=str, ensure_ascii=False)}") from None
 
     return WrapValidator(validate)
+
+
+def no_boolean(value: Any) -> Any:
+    """Of a number or a text: true is neither, and would be read as 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number")
+    return value
 
 
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]

@@ -105,8 +105,15 @@ def _refused(problem: str, mark: Any) -> MarkedYAMLError:
 
 
 def plain(node: Any, where: str) -> Any:
-    """Round-trip nodes → plain dicts, lists and scalars. Raises: StudyError where two keys are the same text."""
+    """Round-trip nodes → plain dicts, lists and scalars.
+
+    Raises: StudyError where a key is no text, nor a number, and where two keys are the same text.
+    """
     if isinstance(node, Mapping):
+        for key in node:
+            if (odd := _odd_key(key)) is not None:
+                line = _line_of(node, key) + 1 if isinstance(node, CommentedMap) else "?"
+                raise StudyError(f"{where}:{line}: {odd} is no key: a key is a text")
         made = {str(k): plain(v, where) for k, v in node.items()}
         if len(made) < len(node):
             names = [str(k) for k in node]
@@ -124,6 +131,15 @@ def plain(node: Any, where: str) -> Any:
     return node
 
 
+def _odd_key(key: Any) -> str | None:
+    """What to call a key that is no text, nor a number; None for one that is."""
+    if key is None:
+        return "null"
+    if isinstance(key, bool | ScalarBoolean):
+        return str(bool(key)).lower()
+    return None if isinstance(key, str | int | float) else "a mapping" if isinstance(key, Mapping) else "a list"
+
+
 @dataclass(frozen=True)
 class YamlFile:
     """One parsed file: its plain content, and where each part of it stands."""
@@ -136,13 +152,17 @@ class YamlFile:
         """(how many leading parts of ``loc`` exist here, line number of the deepest of them, from 1)."""
         node, line, depth = self.nodes, 1, 0
         for part in loc:
-            if isinstance(node, CommentedMap) and part in node:
-                line = _line_of(node, part) + 1
+            at: Any = part
+            if isinstance(node, CommentedMap):  # as in `plain`, a number there is its text here
+                at = next((key for key in node if str(key) == str(part)), None)
+                if at is None:
+                    break
+                line = _line_of(node, at) + 1
             elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
                 line = node.lc.item(part)[0] + 1
             else:
                 break
-            node, depth = node[part], depth + 1
+            node, depth = node[at], depth + 1
         return depth, line
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
 
+from meanflow_core.strict import written_by_hand
 from meanflow_core.words import refusal, there_is
 from studies.errors import StudyError
 from studies.strict import Strict, in_one_message
@@ -99,7 +100,8 @@ def load_cluster(name: str) -> Cluster:
         )
     file = read_yaml(Path(name).expanduser() if looks_like_file else BUILTIN / f"{name}.yaml")
     try:
-        return Cluster.model_validate(file.data)
+        with written_by_hand():
+            return Cluster.model_validate(file.data)
     except ValidationError as error:
         said = []
         for item in error.errors():

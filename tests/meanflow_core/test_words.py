@@ -48,6 +48,8 @@ class Given(BaseModel):
         ({"e": 1, "c": 3}, "Input should be a list"),
         ({"e": 1, "c": []}, "Input should have at least 1 entry"),
         ({"e": 1, "d": "z"}, "Input should be 'x' or 'y', not 'z'"),
+        ({"e": "true"}, "true is no number"),
+        ({"e": 1, "f": "false"}, "unknown key"),
         ({"e": "one"}, "Input should be a valid integer, unable to parse string as an integer"),
     ],
 )

@@ -70,6 +70,8 @@ def test_extends_merges_over_the_extended_study(tmp_path: Path) -> None:
         (MINE + "tilte: x\n", 3, ["tilte", "unknown key", "title"]),
         (MINE + "title: a\ntitle: b\n", 4, ["duplicate key", "title"]),
         (MINE + "scales:\n  cpu:\n    steps_per_epoch: many\n", 5, ["steps_per_epoch", "integer"]),
+        (MINE + "scales:\n  cpu:\n    steps_per_epoch: true\n", 5, ["steps_per_epoch: true is no number"]),
+        (MINE + "stages:\n  - {name: v, epochs: true}\n", 4, ["epochs", "takes a whole number from 0", "not true"]),
         (MINE + "scales:\n  cpu:\n    seeds: [0, 0]\n", None, ["seeds", "differ"]),
         (MINE + "panels:\n  top:\n    arms: {v_epochs: [1, 2], u_epochs: [3]}\n", 4, ["equally long"]),
         (MINE + "title: [unclosed\n", None, ["not valid YAML"]),

@@ -39,6 +39,13 @@ REFUSED: dict[str, tuple[str | bytes, int | None, str]] = {
     "a set": ("b: !!set {x, y}\n", 1, "means nothing here"),
     "a key twice": ("a: 1\na: 2\n", 2, 'duplicate key "a"; each key may stand once'),
     "a number and a text as keys": ('b: 1\na:\n  1: x\n  "1": y\n', 3, 'duplicate key "1"; each key may stand once'),
+    "null as a key": ("a: 1\nb:\n  c: 1\n  null: 2\n", 4, "null is no key: a key is a text"),
+    "nothing as a key": ("a: 1\n: 2\n", 2, "null is no key"),
+    "true as a key": ("a: {b: 1,\n  true: 2}\n", 2, "true is no key"),
+    "an anchored true as a key": ("a: 1\n&x false: 2\n", 2, "false is no key"),
+    "a list as a key": ("a: 1\n? [b, c]\n: 2\n", 2, "a list is no key"),
+    "a mapping as a key": ("a:\n- b: 1\n  ? {b: c}\n  : 2\n", 3, "a mapping is no key"),
+    "null as a key that is merged in": ("a: &a\n  null: 1\nb: {<<: *a}\n", 2, "null is no key"),
     "two documents": ("a: 1\n---\nb: 2\n", 2, "another document"),
     "a tab": ("a:\n\tb: 1\n", 2, "'\\t'"),
     "5000 digits": ("a: 1\nb: " + "9" * 5000, 2, "Exceeds the limit"),
@@ -90,6 +97,13 @@ def test_what_editors_write_is_read(
     (tmp_path / "mine.yaml").write_bytes(content)
     assert read_yaml(tmp_path / "mine.yaml").data == data
     assert not list(recwarn)
+
+
+def test_what_a_number_as_a_key_holds_is_found(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("a:\n  x: 1\n  1: 2\n  0.5:\n    b: [3,\n4]\n")
+    file = read_yaml(tmp_path / "mine.yaml")
+    assert file.data == {"a": {"x": 1, "1": 2, "0.5": {"b": [3, 4]}}}
+    assert [file.find(loc) for loc in (("a", "1"), ("a", "0.5", "b", 1), ("a", "2"))] == [(2, 3), (4, 6), (1, 1)]
 
 
 def test_an_override_is_read_as_strictly() -> None:

@@ -49,6 +49,8 @@ def test_the_profiles_that_come_with_us_are_valid() -> None:
             ":2: time.max: unknown key (did you mean 'max_min'? available: min_min, max_min, margin, startup_min)",
         ),
         ("gpus: -1\n", ":1: gpus: Input should be greater than or equal to 0"),
+        ("gpus: true\n", ":1: gpus: true is no number"),
+        ("time: {max_min: 5,\n  startup_min: false}\n", ":2: time.startup_min: false is no number"),
         ("options:\n  array: 0-5\n", ":1: options: 'array' is set by the program"),
         ("options: {cpus_per_task: 4}\n", "'cpus-per-task' is set by the program, or has a key of its own"),
         ("options: {exclude: [a, b]}\n", "takes a text, a whole number, true or false"),
