@@ -91,7 +91,10 @@ def explained(url: URL) -> Iterator[None]:
 
 
 def parse_url(url: str | URL) -> URL:
-    """Checks a SQLAlchemy URL; `StoreError` unless it names a SQLite file or a PostgreSQL database."""
+    """Checks a SQLAlchemy URL; `StoreError` unless it names a SQLite file or a PostgreSQL database.
+
+    One of SQLite has no options: how a file is opened is the store's affair.
+    """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:  # the address is not repeated: it may hold a password
@@ -104,6 +107,11 @@ def parse_url(url: str | URL) -> URL:
     if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
         raise StoreError(
             f"The store {parsed.render_as_string()} is neither SQLite nor PostgreSQL; set STUDY_STORE to one of them."
+        )
+    if parsed.get_backend_name() == "sqlite" and parsed.query:
+        raise StoreError(
+            f"The store {parsed.render_as_string()} has options ({', '.join(parsed.query)}), and one in SQLite takes "
+            "none: leave out what follows the '?' in STUDY_STORE."
         )
     return parsed
 

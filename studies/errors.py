@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class StudyError(Exception):
     """Bad input or an unusable environment. The command line prints it without a traceback and exits with 2."""
+
+
+class UnknownStudy(StudyError):
+    """A name that is no built-in study's."""

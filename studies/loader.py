@@ -16,7 +16,7 @@ from meanflow_core.words import there_is
 from studies.blame import blamed, messages, where
 from studies.consistency import problems
 from studies.dynamics import stage_problems
-from studies.errors import StudyError
+from studies.errors import StudyError, UnknownStudy
 from studies.merging import merge
 from studies.schema import ResolvedStudy
 from studies.using import USE, named, with_components
@@ -97,7 +97,7 @@ def _path_of(name: str, beside: Path | None = None) -> Path:
         return path if path.is_absolute() or beside is None else beside / path
     if name in builtin_names():
         return BUILTIN / f"{name}.yaml"
-    raise StudyError(
+    raise UnknownStudy(
         f"unknown study '{name}'{there_is(name, builtin_names(), shown=20)}; a file of your own is given by its path, "
         "./mine.yaml"
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meanflow_core.words import listed
-from studies.errors import StudyError
+from studies.errors import StudyError, UnknownStudy
 from studies.fitting import resolve_fitted
 from studies.loader import BUILTIN, StudySource, builtin_names, load_source
 from studies.schema import ResolvedStudy
@@ -103,17 +103,16 @@ def choose(
     overrides: Sequence[str],
     variant: str | None,
     panel: str | None = None,
+    home: Path | None = None,
 ) -> tuple[list[ResolvedStudy], str]:
     """The studies asked for at one scale, with one ``panel`` or all, and in words the choice of scale and what of them
     is left out, since it does not fit a sweep that is overridden.
 
-    Raises: StudyError.
+    Raises: StudyError, which tells of a name that is known in ``home`` alone what is missing.
     """
     check_variant(overrides, variant)
     parsed = parse_seeds(seeds)
-    sources = [load_source(name) for name in names]
-    for source in sources:
-        check_own_name(source)
+    sources = [source_of(name, home) for name in names]
     why = "as asked"
     if scale is None:
         scale, why = default_scale(sources[0])
@@ -124,11 +123,30 @@ def choose(
     return studies, "\n".join([f"scale {scale} ({why}): {studies[0].scale_text}", *left_out])
 
 
-def source_of(name: str) -> StudySource:
-    """Load a study and refuse a stolen name. Raises: StudyError."""
-    source = load_source(name)
+def source_of(name: str, home: Path | None = None) -> StudySource:
+    """Load a study and refuse a stolen name. Raises: StudyError, as `choose`."""
+    try:
+        source = load_source(name)
+    except UnknownStudy:
+        if home is None or not _was_run(name, home):
+            raise
+        raise StudyError(
+            f"{home} has runs of '{name}', but it is not built in, and what it declares now stands in its file: "
+            f"give its path, ./{name}.yaml"
+        ) from None
     check_own_name(source)
     return source
+
+
+def _was_run(study: str, home: Path) -> bool:
+    from results.layout import Home
+    from results.queries import ANY, latest_run
+    from studies.cli.store import opened
+
+    if not home_exists(home):
+        return False
+    with opened(Home(home)) as engine:
+        return latest_run(engine, study=study, variant=ANY) is not None
 
 
 def study_of_figure(number: int, table: bool = False) -> tuple[str, str | None]:

@@ -48,7 +48,7 @@ def plan(
     from sweeps.preflight import impossible
     from sweeps.session import open_session, plan_record
 
-    chosen, said = choose(studies, scale, seeds, override or [], variant)
+    chosen, said = choose(studies, scale, seeds, override or [], variant, home=home)
     if power:
         from studies.cli.powering import print_power
 

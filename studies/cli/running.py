@@ -67,7 +67,7 @@ def run(
     from studies.cli.choose import choose
 
     choice = BackendChoice(backend, workers, address, cluster, detach, dry_run)
-    chosen, said = choose(studies, scale, seeds, override or [], variant)
+    chosen, said = choose(studies, scale, seeds, override or [], variant, home=home)
     sys.exit(execute(chosen, said, studies, variant, choice, home))
 
 
@@ -239,7 +239,7 @@ def verify(
     from sweeps.session import open_session
     from sweeps.verify import verify_session, verify_stored
 
-    chosen, said = choose([study], scale, None, override or [], "verified" if override else None)
+    chosen, said = choose([study], scale, None, override or [], "verified" if override else None, home=home)
     session = open_session(chosen)
     ready(session, [study], Home(home), BackendChoice(BackendName.INLINE), proofs=False)  # it is what proves
     try:

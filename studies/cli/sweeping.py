@@ -84,7 +84,9 @@ def sweep(
     if asked is not None and asked.kind in SEARCHES:
         status, chosen = search_and_finish(asked, choice, home)
     else:
-        chosen, said = asked.resolve() if asked else choose_sweep(study, scale, seeds, override or [], variant)
+        chosen, said = (
+            asked.resolve() if asked else choose_sweep(study, scale, seeds, override or [], variant, home=home)
+        )
         if any(trainers(chosen)) and not dry_run:
             prove(open_session([chosen], variant), Home(home))
         status = execute([chosen], said, [study], variant, choice, home)
@@ -100,6 +102,7 @@ def choose_sweep(
     overrides: Sequence[str],
     variant: str | None,
     panel: str | None = None,
+    home: Path | None = None,
 ) -> tuple[ResolvedStudy, str]:
     """The study asked for, with one ``panel`` or all, and what is to be said of the choice and of the points of its
     sweep.
@@ -109,7 +112,7 @@ def choose_sweep(
     from studies.cli.choose import choose
     from studies.fitting import with_sweep
 
-    (resolved,), said = choose([name], scale, seeds, overrides, variant, panel)
+    (resolved,), said = choose([name], scale, seeds, overrides, variant, panel, home)
     if resolved.sweep is None:
         there = ", ".join(built_in for built_in in with_sweep() if built_in != name)
         raise StudyError(

@@ -49,7 +49,7 @@ def why(
     from sweeps.session import open_session
 
     study, panel, name = _parts(arm)
-    (chosen,), said = choose([study], scale, seeds, override or [], variant)
+    (chosen,), said = choose([study], scale, seeds, override or [], variant, home=home)
     session = open_session([chosen], variant)
     found = _explain(session, _arms(session, arm, panel, name), home)
     if json:

@@ -288,4 +288,6 @@ def test_why_of_what_was_never_run_or_is_not_declared(tiny: Path, tmp_path: Path
     assert not none.exists(), "it makes nothing"
     refused("why", f"{TINY}/left/nope", home=tiny, says=("no arm is called", "tiny/left/v0"))
     refused("why", "nope/left", home=tiny, says=("unknown study 'nope'",))
+    for command in (("why", "tiny/left"), ("plan", "tiny"), ("run", "tiny"), ("verify", "tiny"), ("sweep", "tiny")):
+        refused(*command, home=tiny, says=(f"{tiny} has runs of 'tiny'", "give its path, ./tiny.yaml"))
     refused("why", TINY, "-o", "threads=2", home=tiny, says=("--as NAME",))

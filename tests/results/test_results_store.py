@@ -133,7 +133,10 @@ def test_sqlite_connections_are_set_up(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("no url at all", "not a database URL"),
-        ("sqlite:///x?timeout=never", "cannot be opened"),
+        ("sqlite:///x?timeout=never", r"has options \(timeout\).*leave out what follows the '\?'"),
+        ("sqlite:///x?mode=ro&foo=1", r"has options \(mode, foo\)"),
+        ("sqlite:///file:x?uri=true", r"has options \(uri\)"),
+        ("sqlite+nonsense:///x", "cannot be opened|not installed"),
         ("mysql://me:secret@host/db", "neither SQLite nor PostgreSQL"),
         ("postgresql+asyncpg://me:secret@host/db", "driver"),
         ("postgresql+pg8000://me:secret@127.0.0.1/db", r"driver that is not installed.*pip install"),
@@ -146,6 +149,7 @@ def test_bad_addresses(url: str, message: str, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(StoreError, match=message) as caught:
         open_store(url)
     assert "secret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_file_that_is_no_database(tmp_path: Path) -> None:
