@@ -118,4 +118,6 @@ def _damage_of(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # NumPy, zipfile, zlib, tokenize and struct: each has errors of its own
         said = str(error).strip().partition("\n")[0] or type(error).__name__
+        if any(word in said.lower() for word in ("pickle", "object")):  # NumPy says how to load it all the same
+            raise ArrayFileError(path, "is damaged, or holds Python objects, which are never loaded") from None
         raise ArrayFileError(path, f"is damaged, or holds no arrays of numbers ({said})") from None

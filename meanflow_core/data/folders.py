@@ -157,6 +157,9 @@ def _note_header(header: Header, spread: bool, name: Path, account: Account) -> 
     if header.inks:
         inks = "converted from CMYK without a colour profile"
         account.add("warning", f"image was {inks}", f"images were {inks}", name)
+    if header.stretched:
+        levels = "of fewer than 256 levels, scaled to 0 to 255"
+        account.add("changed", f"image {levels}", f"images {levels}", name)
     if spread:
         account.add("changed", "grey image in three equal channels", "grey images in three equal channels", name)
 

@@ -30,13 +30,15 @@ BITS_PER_SAMPLE = 258  # TIFF
 @dataclass(frozen=True)
 class Header:
     """What is known without decoding. ``grey``: without colour, by its mode; ``alpha``: pixels may be transparent;
-    ``inks``: CMYK; ``frames``: how many there are; ``deep``: format and mode of what has more than 8 bits a channel."""
+    ``inks``: CMYK; ``frames``: how many there are; ``deep``: format and mode of what has more than 8 bits a channel;
+    ``stretched``: a channel's values go to less than 255, and Pillow scales them."""
 
     grey: bool
     alpha: bool
     inks: bool
     frames: int
     deep: str | None
+    stretched: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def read_header(path: Path) -> Header:
             inks=image.mode == "CMYK",
             frames=getattr(image, "n_frames", 1),
             deep=f"{image.format}, mode {image.mode}" if _is_deep(image) else None,
+            stretched=_is_stretched(image),
         )
 
 
@@ -124,11 +127,26 @@ def _is_deep(image: Image.Image) -> bool:
     if image.format == "TIFF":
         bits: Any = image.tag_v2.get(BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]
         return max(bits) > 8
-    ways = [tile[3] for tile in getattr(image, "tile", [])]  # how the file's pixels are packed
-    flat = [part for way in ways for part in (way if isinstance(way, tuple) else (way,))]
+    packing = _packing(image)
     if image.format == "PPM":
-        return any(isinstance(part, int) and part > 255 for part in flat)
-    return image.format == "PNG" and any(isinstance(part, str) and ";16" in part for part in flat)
+        return any(isinstance(part, int) and part > 255 for part in packing)
+    return image.format == "PNG" and any(isinstance(part, str) and ";16" in part for part in packing)
+
+
+def _is_stretched(image: Image.Image) -> bool:
+    """Whether grey of 2 or 4 bits, or a PPM whose largest value is below 255, is scaled to 0 to 255. (Of 1 bit there is
+    black and white alone.)"""
+    packing = _packing(image)
+    if image.format == "PPM":
+        return any(isinstance(part, int) and part < 255 for part in packing)
+    return image.format in {"PNG", "TIFF"} and any(str(part).startswith(("L;2", "L;4")) for part in packing)
+
+
+def _packing(image: Image.Image) -> list[Any]:
+    """What Pillow's decoders are told of how the file's pixels are packed: modes such as ``L;4``, and of a PPM its
+    largest value."""
+    ways = [tile[3] for tile in getattr(image, "tile", [])]
+    return [part for way in ways for part in (way if isinstance(way, tuple) else (way,))]
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _read(
     if path.is_dir():
         if labels is not None:
             raise LayoutError(f"{shown(path)} is a folder: its subfolders are the classes; --labels goes with an array")
-        return read_folder(path, size, background or BACKGROUND, account)
+        return read_folder(path, size, BACKGROUND if background is None else background, account)
     if path.suffix.lower() not in {".npy", ".npz"}:
         raise LayoutError(f"{shown(path)} is neither a folder of images nor a .npy or .npz file")
     if size is not None:

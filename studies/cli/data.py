@@ -77,7 +77,7 @@ def add(
 
     if not source.exists():
         raise StudyError(f"there is no file or folder {source}")
-    if kind is not None and (labels or size or background):
+    if kind is not None and not (labels is None and size is None and background is None):
         itself = "it has its own labels and size, and nothing transparent"
         raise StudyError(f"--as {kind.value}: {itself}; leave out --labels, --size and --background")
     if kind is None and split is not Split.train:

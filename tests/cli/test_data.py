@@ -130,6 +130,21 @@ def test_it_is_listed_shown_and_checked(tmp_path: Path) -> None:
     assert "as it was added" in succeeds("data", "check", "pets", cwd=tmp_path)
 
 
+def test_the_picture_shows_what_there_is(tmp_path: Path) -> None:
+    """Of rows that are not full, and of floating-point values, too."""
+    x, y = np.arange(1, 6, dtype=np.float32).repeat(64).reshape(5, 1, 8, 8), np.array([1, 1, 0, 1, 1])
+    np.savez(tmp_path / "classes.npz", x=x, y=y)
+    np.savez(tmp_path / "none.npz", x=(x * 50).astype(np.uint8))
+    shown = {}
+    for name, options in (("classes", ()), ("none", ("--columns", "3"))):
+        succeeds("data", "add", name, f"{name}.npz", cwd=tmp_path)
+        succeeds("data", "show", name, *options, cwd=tmp_path)
+        with Image.open(tmp_path / f"{name}.png") as sheet:
+            pixels = np.asarray(sheet)[..., 0]
+        shown[name] = pixels[:: pixels.shape[0] // 17, :: pixels.shape[0] // 17][::9, ::9].tolist()
+    assert shown == {"classes": [[128, 255, 255, 255], [0, 64, 191, 255]], "none": [[50, 100, 150], [200, 250, 255]]}
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3), (3, 8, 8), (8, 8, 1)])
 def test_arrays_of_images(shape: tuple[int, ...], tmp_path: Path) -> None:
     x, y = images(50, *shape), RNG.integers(0, 3, 50)
@@ -219,7 +234,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no image": (("add", "a", "damaged"), "cannot be read as an image"),
     "loose": (("add", "a", "loose"), "belongs to no class"),
     "text": (("add", "a", "text.txt"), "neither a folder of images nor"),
-    "pickled": (("add", "a", "pickled.npy"), "is damaged, or holds no arrays of numbers"),
+    "pickled": (("add", "a", "pickled.npy"), "is damaged, or holds Python objects, which are never loaded"),
     "integers": (("add", "a", "integers.npy"), "images are uint8"),
     "one axis": (("add", "a", "one.npy"), "the array has shape (3,)"),
     "channels": (("add", "a", "channels.npy"), "with C 1 or 3"),
@@ -228,6 +243,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "size of an array": (("add", "a", "x.npy", "--size", "4"), "which keeps its size"),
     "labels of a folder": (("add", "a", "pets", "--labels", "one.npy"), "its subfolders are the classes"),
     "split": (("add", "a", "x.npy", "--split", "test"), "only with --as"),
+    "no background": (("add", "a", "pets", "--background", ""), "'' is no colour without transparency"),
+    "background of mnist": (
+        ("add", "a", "pets", "--as", "mnist", "--background", ""),
+        "leave out --labels, --size and",
+    ),
     "as": (("add", "a", "pets", "--as", "mnist"), "holds no mnist as torchvision keeps it"),
     "deep": (("add", "a", "deep"), "has more than 8 bits a channel"),
     "truncated": (("add", "a", "truncated.npz"), "is damaged, or holds no arrays of numbers"),
@@ -237,7 +257,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "old mnist": (("add", "a", "old", "--as", "mnist"), "would be read unchecked"),
     "garbage mnist": (("add", "a", "garbage", "--as", "mnist"), "holds no mnist as torchvision keeps it"),
     "show": (("show", "b"), "there is no data set 'b'"),
-    "few": (("show", "pets", "--columns", "50"), "fewer than a row of 50"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 import unicodedata
 import zlib
@@ -119,6 +120,28 @@ def test_images_of_every_kind_keep_their_pixels(tmp_path: Path) -> None:
     ]
 
 
+def grey_png(path: Path, bits: int) -> None:
+    """8 × 8 pixels of grey, all of the largest value but the first, which is 1."""
+    row = b"\xff" * bits
+    rows = b"\0" + bytes([1 << 8 - bits | 0xFF >> bits]) + row[1:] + (b"\0" + row) * 7
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def test_values_that_are_scaled_are_counted(tmp_path: Path) -> None:
+    pixels = np.full((8, 8), 100, np.uint8)
+    for name, largest in (("a", 100), ("b", 255), ("c", 200)):
+        (tmp_path / f"{name}.pgm").write_bytes(f"P5 8 8 {largest}\n".encode() + pixels.tobytes())
+    (tmp_path / "d.pgm").write_text("P2 8 8 100\n" + " ".join(map(str, pixels.ravel())))
+    for bits in (1, 2, 4):
+        grey_png(tmp_path / f"e{bits}.png", bits)
+    x, account = read(tmp_path)
+    assert x[:, 0, 0, 0].tolist() == [255, 100, 128, 255, 255, 85, 17] and (x[4:, 0, 0, 1:] == 255).all()
+    counted_ = "5 images of fewer than 256 levels, scaled to 0 to 255"
+    assert [line.partition(":")[0] for line in account.said("changed")] == [counted_]
+
+
 def test_what_is_transparent_lies_on_the_background(tmp_path: Path) -> None:
     clear = np.zeros_like(GREY)
     clear[0, 0] = 255
@@ -132,7 +155,7 @@ def test_what_is_transparent_lies_on_the_background(tmp_path: Path) -> None:
     assert read(tmp_path / "g", background="#808080")[0].shape == (2, 1, 8, 8)
     assert (read(tmp_path / "g", background="red")[0][1, :, 0, 0] == [255, 0, 0]).all(), "red is not made grey"
     assert read_source(tmp_path / "c", None, None, None, True, "black").background == "#000000"
-    for colour in ("no colour", "#11223344"):
+    for colour in ("no colour", "#11223344", "", " "):
         with pytest.raises(LayoutError, match="is no colour without transparency"):
             read(tmp_path / "c", background=colour)
 
@@ -270,12 +293,17 @@ def short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+OBJECTS = "is damaged, or holds Python objects, which are never loaded"
 REFUSED_ARRAYS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "two arrays": ("a.npy", twice, "bytes follow its array"),
     "short": ("a.npy", short, "is damaged"),
     "pipe": ("a.npy", os.mkfifo, "is not a regular file"),
-    "pickle": ("a.npy", lambda path: np.save(path, np.array([{}]), allow_pickle=True), "holds no arrays of numbers"),
-    "pickle in npz": ("a.npz", lambda path: np.savez(path, x=np.array([{}])), "holds no arrays of numbers"),
+    "pickle": ("a.npy", lambda path: np.save(path, np.array([{}]), allow_pickle=True), OBJECTS),
+    "objects in a record": ("a.npy", lambda path: np.save(path, np.zeros(2, [("a", "O")])), OBJECTS),
+    "a bare pickle": ("a.npy", lambda path: path.write_bytes(pickle.dumps([1])), OBJECTS),
+    "anything": ("a.npz", lambda path: path.write_bytes(b"nonsense" * 99), OBJECTS),
+    "pickle in npz": ("a.npz", lambda path: np.savez(path, x=np.array([{}])), OBJECTS),
+    "nothing": ("a.npy", Path.touch, "is damaged, or holds no arrays of numbers (No data left in file)"),
     "huge": ("a.npy", lambda path: np.save(path, np.full((2, 2), 1e300)), "too large for float32"),
     "nonsense": ("a.npy", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x05\x00(((\n\n"), "is damaged"),
     "torch": ("a.pt", lambda path: path.write_bytes(b"PK"), "neither a folder of images nor"),
@@ -293,6 +321,7 @@ def test_arrays_that_are_unsuited_are_refused(name: str, tmp_path: Path) -> None
         read(tmp_path / file)
     assert complaint in str(refused.value)
     assert str(tmp_path / file) in str(refused.value)
+    assert "pickle" not in str(refused.value), "NumPy's advice is not ours"
 
 
 @pytest.mark.parametrize("kind", ["uint64", "int8", ">i4"])
