@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from meanflow_core.words import listed
 from reports.errors import NothingToReport
 from reports.ledger import new_lines, read_verdicts, record_verdicts
-from reports.stored import Stored, load, run_command, scales_there
+from reports.stored import Stored, load, notes_on, run_command, scales_there
 from reports.verdicts import Verdict, flags
 from results.owner import is_writable
 from studies.figure import Bars
@@ -43,12 +43,14 @@ class FigureReport:
 
 @dataclass(frozen=True)
 class ClaimsReport:
-    """Verdicts in the order declared, what was changed after one was seen, the run, and which was chosen."""
+    """Verdicts in the order declared, what was changed after one was seen, the run, which was chosen, and what has to
+    be known of its arms."""
 
     verdicts: list[Verdict]
     flags: list[str]
     run: RunRecord
     chosen: str
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def build_claims(
     flagged = flags(previous, verdicts)
     if record and not recording and new_lines(previous, verdicts):
         flagged.append(f"not recorded: {home.root} is read-only")
-    return ClaimsReport(verdicts, flagged, stored.run, stored.chosen)
+    return ClaimsReport(verdicts, flagged, stored.run, stored.chosen, notes_on(stored.study))
 
 
 def _judged(engine: Engine, stored: Stored, variant: str | None) -> list[Verdict]:

@@ -180,7 +180,7 @@ def _ranking(task: _Task) -> Piece:
 
 def _claims(task: _Task) -> Piece:
     report = build_claims(task.engine, task.home, **task.which)
-    path = _write(task.out, f"{task.stem}_claims.md", text.markdown(report.verdicts, report.flags))
+    path = _write(task.out, f"{task.stem}_claims.md", text.markdown(report.verdicts, report.flags, report.notes))
     return Piece("Claims", [path], [text.title(verdict) for verdict in report.verdicts])
 
 

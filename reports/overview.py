@@ -10,6 +10,7 @@ from reports.captions import paper_words
 from reports.catalogue import Element, Kind
 from reports.claimwords import MEANINGLESS
 from reports.frames import Run
+from reports.stored import notes_on
 from reports.text import escaped, markdown_table
 from studies.schema import ResolvedStudy
 
@@ -92,6 +93,8 @@ def _section(section: Section, out: Path) -> Iterator[str]:
     yield _line(f"{said}Run {run.run}, configuration {run.config_hash[:8]}.")
     if study.meaningless:
         yield f"**MEANINGLESS: {MEANINGLESS}.**"
+    for note in notes_on(study):
+        yield f"**Note:** {_line(note)}."
     for piece in section.pieces:
         yield _piece(piece, out)
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from reports.build import FigureReport, build_figure
 from reports.errors import ReportError
 from reports.rankbuild import RankingReport, build_ranking
-from reports.stored import declared
+from reports.stored import declared, notes_on
 from reports.tablebuild import TableReport, build_table
-from studies.arms import ema_note, expand_seed
 from studies.schema import ResolvedStudy
 
 if TYPE_CHECKING:
@@ -92,11 +91,4 @@ def build_report(
         raise next(iter(nothing.values()))
     missing = [phrase for one in made for phrase in one.missing]
     missing = [*dict.fromkeys(missing), *(f"the {kind}: {error}" for kind, error in nothing.items())]
-    return Report(tuple(made), missing, _notes(made[0].run))
-
-
-def _notes(run: RunRecord) -> list[str]:
-    """What has to be known of a run's arms."""
-    study = ResolvedStudy.model_validate(run.config)
-    note = ema_note(expand_seed(study, study.seeds[0]))
-    return [note] if note else []
+    return Report(tuple(made), missing, notes_on(ResolvedStudy.model_validate(made[0].run.config)))

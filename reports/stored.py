@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from meanflow_core.words import there_is
 from reports.errors import NothingToReport, ReportError
 from results.formats import FloorFile
+from studies.arms import ema_note, expand_seed
 from studies.schema import ResolvedStudy
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class Stored:
     protocols: dict[str, dict[str, Any]]
     chosen: str
     command: str
+
+
+def notes_on(study: ResolvedStudy) -> list[str]:
+    """What has to be known of a study's arms to read what is measured of them, a phrase each."""
+    note = ema_note(expand_seed(study, study.seeds[0]))
+    return [note] if note else []
 
 
 def load(

@@ -197,10 +197,10 @@ def implied_words(verdict: Verdict) -> str:
     return f"{verdict.text} {verdict.primary.verdict.capitalize()}: {verdict.implies}"
 
 
-def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console) -> None:
+def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console, notes: Sequence[str] = ()) -> None:
     """Print verdicts: panels and tables in a terminal, plain lines elsewhere."""
     if not console.is_terminal:
-        console.print(plain(verdicts, flags), markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(verdicts, flags, notes), markup=False, highlight=False, soft_wrap=True)
         return
     for verdict in verdicts:
         table = Table(*COLUMNS, box=None, header_style="bold", padding=(0, 1))
@@ -210,22 +210,24 @@ def show(verdicts: Sequence[Verdict], flags: Sequence[str], console: Console) ->
         console.print(Panel(body, title=Text(title(verdict)), border_style=COLOURS.get(verdict.judgement, "yellow")))
     for flag in flags:
         console.print(Text(f"FLAG  {flag}", style="bold red"))
+    for note in notes:
+        console.print(Text(f"note: {note}"))
     for note in FOOTNOTES if verdicts else (NONE,):
         console.print(Text(note, style="dim"))
 
 
-def plain(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
+def plain(verdicts: Sequence[Verdict], flags: Sequence[str], notes: Sequence[str] = ()) -> str:
     """Verdicts as plain text, one fact a line."""
     parts = []
     for verdict in verdicts:
         table = aligned([COLUMNS, *(row(outcome) for outcome in (*verdict.outcomes, *verdict.readings))])
         lines = [title(verdict), verdict.text, *findings(verdict), *table]
         parts.append("\n  ".join(lines))
-    parts += [f"FLAG  {flag}" for flag in flags]
+    parts += [*(f"FLAG  {flag}" for flag in flags), *(f"note: {note}" for note in notes)]
     return "\n\n".join([*parts, *(FOOTNOTES if verdicts else (NONE,))])
 
 
-def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
+def markdown(verdicts: Sequence[Verdict], flags: Sequence[str], notes: Sequence[str] = ()) -> str:
     """Verdicts as Markdown."""
     parts = []
     for verdict in verdicts:
@@ -233,10 +235,11 @@ def markdown(verdicts: Sequence[Verdict], flags: Sequence[str]) -> str:
         facts = "\n".join(f"- {escaped(line)}" for line in findings(verdict))
         head = f"### {title(verdict)}\n\n> {escaped(verdict.text)}"
         parts.append(f"{head}\n\n{facts}\n\n" + "\n".join(table))
-    if flags:
-        parts.append("\n".join(f"- **Flag:** {escaped(flag)}" for flag in flags))
-    notes = [f"<sub>{note}</sub>" for note in FOOTNOTES] if verdicts else [NONE]
-    return "\n\n".join([*parts, *notes]) + "\n"
+    said = [*(("Flag", flag) for flag in flags), *(("Note", note) for note in notes)]
+    if said:
+        parts.append("\n".join(f"- **{kind}:** {escaped(words)}" for kind, words in said))
+    footnotes = [f"<sub>{note}</sub>" for note in FOOTNOTES] if verdicts else [NONE]
+    return "\n\n".join([*parts, *footnotes]) + "\n"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

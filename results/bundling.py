@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import io
 import os
+import secrets
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,9 +70,9 @@ def write_bundle(out: Path, home: Home, runs: Sequence[str], taken: Taken) -> Ma
         ],
         files=[_entry(name, source) for name, source in sources.items()],
     )
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    aside = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with aside.open("wb") as raw:
+        with aside.open("xb") as raw:
             _write(raw, manifest, sources)
             raw.flush()
             os.fsync(raw.fileno())

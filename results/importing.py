@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -54,8 +55,7 @@ def take(bundle: Path, home: Home, alone: Alone, trust_code: bool = False) -> tu
     code that this home does not have and that is not to be trusted (``trust_code``).
     """
     new = not home.root.exists()
-    staged = Home(home.root / f".import.{os.getpid()}")
-    shutil.rmtree(staged.root, ignore_errors=True)  # of a process of this number that died
+    staged = Home(home.root / f".import.{os.getpid()}-{secrets.token_hex(4)}")  # as sweeps.leftovers knows it
     try:
         manifest = unpack(bundle, staged.root)
         check(bundle, staged, home)

@@ -66,8 +66,12 @@ def is_writable(home: Home) -> bool:
     """Whether this user may write in a home, or could make it."""
     if not home.root.exists():
         return True
+    return _takes_files(home.root)
+
+
+def _takes_files(path: Path) -> bool:
     # root passes every test of permissions, so the mount's own flag is asked, too
-    return os.access(home.root, os.W_OK | os.X_OK) and not os.statvfs(home.root).f_flag & os.ST_RDONLY
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY
 
 
 def store_url(home: Home) -> URL:
@@ -81,9 +85,15 @@ def store_url(home: Home) -> URL:
     if is_writable(home):
         return _file(home.store)
     path = hashlib.sha256(os.fsencode(home.root.resolve())).hexdigest()[:8]
-    return _file(
-        user_cache_path("meanflow-study", appauthor=False) / f"{home_id(home) or 'home'}-{path}" / "store.sqlite"
-    )
+    folder = user_cache_path("meanflow-study", appauthor=False) / f"{home_id(home) or 'home'}-{path}"
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not _takes_files(there):
+        raise StoreError(
+            f"{home.root} is read-only, so its store is made in the user's cache, but {there} is no folder that can be "
+            f"written to. Set XDG_CACHE_HOME to one that can, or {STORE} to a URL such as "
+            "sqlite:////a/writable/store.sqlite."
+        )
+    return _file(folder / "store.sqlite")
 
 
 def _file(path: Path) -> URL:

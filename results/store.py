@@ -177,7 +177,10 @@ def _engine(url: URL, scratch: bool) -> Engine:
             "pip install 'meanflow-study[postgresql]'"
         ) from error
     except OSError as error:
-        raise StoreError(f"The folder of the store {where} cannot be made: {error}. Choose another place.") from error
+        raise StoreError(
+            f"The folder of the store {where} cannot be made: {error}. Give another home with --home, or set "
+            "STUDY_STORE to a URL such as sqlite:////a/writable/store.sqlite."
+        ) from error
     except (SQLAlchemyError, TypeError, ValueError) as error:
         raise StoreError(f"The store {where} cannot be opened: {error}. Check the address (STUDY_STORE).") from error
     if engine.dialect.is_async:

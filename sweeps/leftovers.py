@@ -24,7 +24,7 @@ DISCARDED = ".discarded-"
 _ASIDE = (
     r"\.(?:calibration\.json|import|trajectory\.json|segment\.json|DONE\.json|.+\.npy)\.(?P<pid>\d+)(?:-[0-9a-f]{8})?"
 )
-_LEASE = r"\.\w+\.lease\.[0-9a-f]{32}"
+_LEASE = r"\.(?:\w+\.lease|home\.json)\.[0-9a-f]{32}"
 _PASSING = r"\.(?:rebuild|now)-\w+"
 _HIDDEN = re.compile(rf"{_ASIDE}|{_LEASE}|{_PASSING}")
 _RUN = re.compile(r"\.\d{8}T\d+-[0-9a-f]+")

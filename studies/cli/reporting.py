@@ -172,15 +172,16 @@ def claims(
                 "scale": found.run.scale,
                 "run": found.run.run,
                 "flags": found.flags,
+                "notes": found.notes,
                 "claims": [verdict.to_json() for verdict in found.verdicts],
             }
         )
     elif markdown:
-        sys.stdout.write(as_markdown(found.verdicts, found.flags) + "\n")
+        sys.stdout.write(as_markdown(found.verdicts, found.flags, found.notes) + "\n")
     else:
         out = console()
         out.print(f"{name}: {found.chosen}", markup=False)
-        show(found.verdicts, found.flags, out)
+        show(found.verdicts, found.flags, out, found.notes)
 
 
 def implications(

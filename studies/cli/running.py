@@ -79,7 +79,7 @@ def execute(
     Raises: StudyError where they cannot run here.
     """
     from results.layout import Home
-    from studies.cli.store import evaluated_in, ingest_new
+    from studies.cli.store import evaluated_in, ingest_new, new_or_nothing
     from sweeps.backend import Outcome
     from sweeps.floors import complete_floors
     from sweeps.session import open_session
@@ -91,7 +91,7 @@ def execute(
         return 0
     say(said)
     try:
-        with ExitStack() as stack:
+        with new_or_nothing(place), ExitStack() as stack:
             start: Start | None = None
             if jobs:
                 if choice.name is BackendName.LOCAL:  # its workers import what they need while we check

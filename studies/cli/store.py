@@ -75,6 +75,19 @@ def created(home: Home) -> Iterator[Engine]:
         engine.dispose()
 
 
+@contextmanager
+def new_or_nothing(home: Home) -> Iterator[None]:
+    """Where its body fails before anything is stored, a home that was not there is not there afterwards."""
+    new = not home.root.exists()
+    try:
+        yield
+    except BaseException:
+        if new and home.root.is_dir() and all(path == home.ident for path in home.root.iterdir()):
+            home.ident.unlink(missing_ok=True)
+            home.root.rmdir()
+        raise
+
+
 def take_store(home: Home) -> None:
     """Give a home its id, and its store to it. Raises: StoreError where the store is another home's."""
     from results.owner import claim, make_home_id

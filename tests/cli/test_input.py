@@ -7,6 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from results.layout import Home
+from results.owner import OwnerError
+from studies.cli import running
+from studies.cli.backends import BackendChoice
+from studies.cli.choose import choose
+from studies.cli.options import BackendName
+from studies.cli.store import take_store
+from tests.fresh import fresh_process
 from tests.homes import MICRO, TINY, environment, study, study_process
 
 BASE = TINY.read_text(encoding="utf-8")
@@ -182,6 +190,21 @@ def test_questions_about_what_was_never_run(copy: Path, tmp_path: Path) -> None:
     assert refused("results", "--study", TINY, "--format", "parquet", *at, cwd=work, says=("--out",))
     (work / "file").touch()
     assert refused("report", TINY, "--out", "file", *at, cwd=work, says=("file, not a folder",))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_is_refused_leaves_no_home(there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since the store is another home's: only then is it known that nothing can be recorded."""
+    monkeypatch.setenv("STUDY_STORE", f"sqlite:///{tmp_path / 'shared.sqlite'}")
+    monkeypatch.setattr(running, "ready", lambda *_: None)
+    take_store(Home(tmp_path / "first"))
+    second = tmp_path / "second"
+    if there:
+        second.mkdir()
+    chosen, words = choose([str(MICRO)], None, "0", [], None)
+    with fresh_process(), pytest.raises(OwnerError, match="another home"):
+        running.execute(chosen, words, [str(MICRO)], None, BackendChoice(BackendName.INLINE), second)
+    assert [path.name for path in tmp_path.glob("second*/**")] == (["second"] if there else [])
 
 
 @pytest.mark.parametrize("home", ["file", "file/below"])

@@ -24,12 +24,12 @@ def test_numbers() -> None:
 
 def test_plain_says_everything() -> None:
     verdicts = list(judged(*case(range(6))).values())
-    said = plain(verdicts, ["x: seeds were added"])
+    said = plain(verdicts, ["x: seeds were added"], ["the EMA weights"])
     for words in (
         "fixed_u_budget: SUPPORTED at scale cpu", "Declared test: value at the end", "Fig. 2 top",
         "v20 − v0 = −",
         "Smallest resolvable difference", "Page's trend test", "Holm-adjusted", "secondary",
-        "FLAG  x: seeds were",
+        "FLAG  x: seeds were", "note: the EMA weights",
         "At the paper's scale: not run.", "cannot be tested", "of per-seed slopes", "6 of 6",
     ):  # fmt: skip
         assert words in said, words
@@ -77,7 +77,8 @@ def test_the_end_of_a_line_does_not_end_a_cell() -> None:
 
 def test_markdown_tables_are_whole() -> None:
     verdicts = list(judged(*case(range(3))).values())
-    lines = markdown(verdicts, ["a | b"]).splitlines()
+    lines = markdown(verdicts, ["a | b"], ["c | d"]).splitlines()
+    assert "- **Note:** c \\| d" in lines
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == sum(2 + len(v.outcomes) for v in verdicts)
     assert len({line.count("|") for line in rows}) == 1

@@ -130,6 +130,17 @@ def test_a_file_outside_the_home_is_replaced_only_where_it_is_the_homes(builder,
     assert rebuild(f"sqlite:///{thesis}", home, replace=True).runs == 3
 
 
+@pytest.mark.parametrize("cache", ["file", "file/below"])
+def test_a_cache_that_takes_no_store_is_told_with_a_remedy(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+    monkeypatch.setattr("results.owner.is_writable", lambda home: False)
+    with pytest.raises(StoreError, match=r"file is no folder that can .* Set XDG_CACHE_HOME.*or STUDY_STORE"):
+        _ = Home(tmp_path / "home").store_url
+
+
 def test_a_read_only_home_has_its_store_in_the_cache(
     builder, tmp_path: Path, tmpfs: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

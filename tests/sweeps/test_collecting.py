@@ -151,6 +151,8 @@ def test_what_died_processes_left(copy: Path) -> None:
         old(home.runs / ".20261120T120501123456-1a2b3c.d"): "run",
         old(copy / ".calibration.json.999999999"): "leftover",
         old(copy / ".import.999999999.d"): "leftover",
+        old(copy / ".import.999999999-0a1b2c3d.d"): "leftover",
+        old(copy / f".home.json.{'a' * 32}"): "leftover",
         old(copy / ".rebuild-x1.d"): "leftover",
     }
     dead = {**lease._me(), "pid": 999999999}
