@@ -223,6 +223,11 @@ def test_a_server_that_is_one_or_asks_who_comes() -> None:
     mlflow.check_server("sqlite:///here.db")
 
 
+def test_a_server_that_dies_in_between_is_waited_for_as_shortly() -> None:
+    retries, seconds = (int(mlflow.PATIENCE[f"MLFLOW_HTTP_REQUEST_{name}"]) for name in ("MAX_RETRIES", "TIMEOUT"))
+    assert (1 + retries) * seconds <= 10
+
+
 @pytest.mark.parametrize("tracker", ["mlflow", "wandb"])
 def test_nobody_listens(tracker: str, copy: Path) -> None:
     """One line, before the tracker's own client is loaded."""
