@@ -6,7 +6,8 @@ are secondary: shown, labelled, never part of the verdict. Task affinities are n
 their ranges of Δt are different quantities, so they are secondary to nothing, and nothing but the truth to them.
 
 The claims of a study are one family: the p of their primary readings are adjusted together by Holm's method, and so
-are those of the truth, and those of each secondary metric. A test of the user's own decides alone.
+are those of the truth, and those of each secondary metric. Claims that cannot be tested yet count as well. A test of
+the user's own decides alone, and does not count.
 """
 
 from __future__ import annotations
@@ -113,9 +114,12 @@ class _Test:
     nth: int = 0
 
     @property
-    def family(self) -> tuple[str | int, ...]:
-        """The tests of the same family are adjusted together. The n-th other readings of all claims are one: a claim is
-        decided where all of its readings agree, so that these need no correction for each other."""
+    def family(self) -> tuple[str | int, ...] | None:
+        """The tests of the same family are adjusted together; None for a test of the user's own. The n-th other readings
+        of all claims are one: a claim is decided where all of its readings agree, so that these need no correction for
+        each other."""
+        if self.claim.test == "own":
+            return None
         one = self.reading
         if self.role == "reading":
             return (self.role, self.nth)

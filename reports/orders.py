@@ -43,7 +43,7 @@ class Order:
 
     ``verdict``: with an order in the paper, whether the sign found agrees with it; without, whether the row is lower
     or higher; undecided, for the ``reason`` given, where ``p_holm`` is not below α: the claim's, else 0.05. With ``n``
-    below the number of seeds ``planned`` it is provisional.
+    below the number of seeds ``planned`` it is provisional. ``absent``: no value can be there, so there is no test.
     """
 
     panel: str
@@ -67,6 +67,7 @@ class Order:
     resolvable: float | None = None
     verdict: OrderVerdict = "undecided"
     reason: str = ""
+    absent: bool = False
 
     @property
     def said(self) -> str:
@@ -111,7 +112,8 @@ def compare(table: FilledTable, claimed: Mapping[Pair, Claimed] | None = None) -
                 if row.arm != row.reference:
                     order = _difference(part, row, i, column, reference[row.reference])
                     orders.append(_with_claim(order, part, i, claimed or {}))
-    own = holm_by_family([order.column.id for order in orders], [None if o.claim else o.p for o in orders])
+    families = [None if order.claim or order.absent else order.column.id for order in orders]
+    own = holm_by_family(families, [order.p for order in orders])
     adjusted = [o if o.claim else replace(o, p_holm=p, tests=n) for o, (p, n) in zip(orders, own, strict=True)]
     return [_decided(order, table.study.meaningless) for order in adjusted]
 
@@ -122,7 +124,7 @@ def _difference(part: Part, row: Row, i: int, column: Column, reference: Cell) -
     seeds = [seed for seed in cell.values if seed in reference.values]
     order = Order(
         part.panel, row.arm, row.label, row.control, column, row.reference, len(seeds), len(cell.seeds),
-        paper=relative(cell.paper, reference.paper),
+        paper=relative(cell.paper, reference.paper), absent=bool(cell.absent or reference.absent),
     )  # fmt: skip
     if not seeds:
         return replace(order, reason="no seed has both values yet")

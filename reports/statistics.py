@@ -122,7 +122,7 @@ def p_outside(differences: Array, bound: float) -> Array:
 def prediction_interval(values: Array, confidence: float = 0.95) -> Interval | None:
     """Where one more value of the same normal law falls: mean ± t s √(1 + 1/n). None where n < 2.
 
-    The interval of the mean is another: one more value falls outside that in 17 % of cases at n = 3, in 55 % at
+    The interval of the mean is another: one more value falls outside that in 16 % of cases at n = 3, in 55 % at
     n = 12.
     """
     n = len(values)
@@ -196,13 +196,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_by_family(families: Sequence[Hashable], p_values: Sequence[float | None]) -> list[tuple[float | None, int]]:
-    """For each test its p adjusted within its family, and how many tests that has. What has no p is no test, and does
-    not count."""
+    """For each test its p adjusted within its family, and how many tests that has. A test without a p yet counts as
+    well, as if its p were 1: a family is as large as declared, and what comes in later can only decide more. Of the
+    family None are tests that are not adjusted."""
     adjusted: list[tuple[float | None, int]] = [(None, 0)] * len(p_values)
     for family in dict.fromkeys(families):
-        own = [i for i, p in enumerate(p_values) if families[i] == family and p is not None]
-        for i, p in zip(own, holm([p for i in own if (p := p_values[i]) is not None]), strict=True):
-            adjusted[i] = (p, len(own))
+        own = [i for i, of in enumerate(families) if of == family and family is not None]
+        known = [1.0 if (p := p_values[i]) is None else p for i in own]
+        for i, p in zip(own, holm(known), strict=True):
+            adjusted[i] = (None if p_values[i] is None else p, len(own))
     return adjusted
 
 

@@ -36,12 +36,13 @@ class Claim(Strict):
     - ``rises``: Σ max(0, increase between consecutive points) over the stage: 0 for a curve that only falls.
 
     Test ``trend``: the summary is monotone (``direction``) in the attribute ``over``, among the arms that have the
-    attributes ``among``; Page's trend test over seeds, confirmed by Student's t of the per-seed slopes (arms that share
-    a prefix are correlated, which Page's ignores).
+    attributes ``among``; Page's trend test over seeds, confirmed by the t of the per-seed slopes of the logs (arms that
+    share a prefix are correlated, which Page's ignores).
     Test ``difference``: summary(arms[0]) − summary(arms[1]) is negative (``decreasing``) or positive
-    (``increasing``); Student's t of the differences paired by seed.
-    Test ``equivalence``: |summary(arms[0]) − summary(arms[1])| is below ``margin`` times the mean of arms[1]; two
-    one-sided t tests paired by seed (the 1 − 2α interval lies within ±margin).
+    (``increasing``); t of the log ratios, paired by seed (of the differences, where values can be 0 or negative).
+    Test ``equivalence``: summary(arms[0]) / summary(arms[1]) lies between 1 / (1 + ``margin``) and 1 + ``margin``
+    (where values can be 0 or negative: their difference within ±margin times the mean of arms[1]); two one-sided t
+    tests.
     Test ``speedup``: arms[0] reaches the final value of arms[1] sooner than arms[1] does; Student's t of the log₂ of
     the speed-up (`reports.speedup`), a number a seed, against 0. It has a summary of its own, and takes none.
 

@@ -18,6 +18,11 @@ def test_holm_by_hand() -> None:
     assert st.holm([]) == []
 
 
+def test_holm_by_family() -> None:
+    found = st.holm_by_family(["a", "b", "a", None, "a"], [0.01, 0.04, 0.02, 0.03, None])
+    assert found == [(pytest.approx(0.03), 3), (pytest.approx(0.04), 1), (pytest.approx(0.04), 3), (None, 0), (None, 3)]
+
+
 @given(some.lists(some.floats(0, 1), max_size=8))
 def test_holm_keeps_order_and_never_lowers(p: list[float]) -> None:
     adjusted = st.holm(p)

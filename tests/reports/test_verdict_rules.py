@@ -99,9 +99,9 @@ def test_holm_keeps_any_claim_of_a_study_from_being_called_wrong() -> None:
 
 
 def test_a_rerun_lies_in_the_prediction_interval() -> None:
-    for n, mean in zip(simulated.SEEDS, (0.17, 0.40, 0.55), strict=True):
+    for n, mean in zip(simulated.SEEDS, (0.164, 0.38, 0.554), strict=True):
         of_mean, predicted = simulated.rerun_outside(n, 8000)
-        assert of_mean == pytest.approx(mean, abs=0.02) and predicted == pytest.approx(0.05, abs=0.008)
+        assert of_mean == pytest.approx(mean, abs=0.015) and predicted == pytest.approx(0.05, abs=0.008)
         fixed, ratios = simulated.not_covered(n, 4000)
         assert fixed > 0.063 and ratios < 0.058
 
