@@ -219,10 +219,12 @@ class OpenHome:
 
         with self._store() as engine:
             found = build_claims(engine, self.home, study=self._name(study)[0], scale=scale, variant=variant)
-        fields = ("metric", "verdict", "effect", "effect_percent", "interval", "p", "n", "reason")
+        fields = (
+            "metric", "verdict", "effect", "effect_percent", "interval", "interval_percent", "p_holm", "n", "reason",
+        )  # fmt: skip
         rows = [
             {"claim": one.claim, "text": one.text, **{name: getattr(one.primary, name) for name in fields},
-             "verdict_record": one}
+             "p": one.primary.tested_p, "verdict_record": one}
             for one in found.verdicts
         ]  # fmt: skip
         return pd.DataFrame(rows)
