@@ -115,9 +115,9 @@ class _Test:
 
     @property
     def family(self) -> tuple[str | int, ...] | None:
-        """The tests of the same family are adjusted together; None for a test of the user's own. The n-th other readings
-        of all claims are one: a claim is decided where all of its readings agree, so that these need no correction for
-        each other."""
+        """The tests of the same family are adjusted together; None for a test of the user's own. The n-th other
+        readings of all claims are one: a claim is decided where all of its readings agree, so that these need no
+        correction for each other."""
         if self.claim.test == "own":
             return None
         one = self.reading
