@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from reports.text import findings, markdown, markdown_table, number, plain, show, span
+from reports.overview import Section, _section
+from reports.stored import notes_on
+from reports.text import escaped, findings, markdown, markdown_table, number, plain, show, span
 from reports.verdicts import Verdict
+from studies.loader import load_source, resolve
 
 from .synthetic import measured, noisy, study
 from .synthetic import v_then_u as case
@@ -83,3 +89,12 @@ def test_markdown_tables_are_whole() -> None:
     assert len(rows) == sum(2 + len(v.outcomes) for v in verdicts)
     assert len({line.count("|") for line in rows}) == 1
     assert "- **Flag:** a \\| b" in lines
+
+
+def test_the_index_tells_of_weights_that_are_still_the_initial_ones() -> None:
+    slow = resolve(load_source("obs_v_then_u"), "cpu", ["dynamics.ema_decay=0.9999"], [0])
+    (note,) = notes_on(slow)
+    assert "in good part the initial weights" in note
+    run: Any = SimpleNamespace(run="20261120T120501402708-1a2b3c", config_hash="0" * 20)
+    said = [list(_section(Section(one, run, None), Path())) for one in (slow, study("cpu", range(1)))]
+    assert [f"**Note:** {escaped(note)}." in paragraphs for paragraphs in said] == [True, False]
