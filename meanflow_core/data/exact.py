@@ -55,7 +55,7 @@ class ExactFields(Fields):
         flat, r, t = z.double().flatten(1), r.double(), t.double()
         if y is not None:
             out = torch.empty_like(flat)
-            for k in range(len(self.weights)):
+            for k in y.unique().tolist():
                 rows = y == k
                 out[rows] = self._gaussian_u(flat[rows], r[rows], t[rows], k)
         elif len(self.weights) == 1:

@@ -63,11 +63,10 @@ def test_error_of_the_marginal_u(spec: Any, steps: int, bound: float) -> None:
     assert 16 / 15 * worst_half(default, fine) < bound
 
 
-@pytest.mark.parametrize("guidance", [WHOLE, PART])
-@pytest.mark.parametrize("spec", ["gmm", TINY])
+@pytest.mark.parametrize(("spec", "guidance"), [("gmm", WHOLE), (TINY, WHOLE), (TINY, PART)])
 def test_error_of_the_guided_u(spec: Any, guidance: Guidance) -> None:
     fields = fields_of(spec)
-    z, r, t, y = points(fields, 48)
+    z, r, t, y = points(fields, 12)
     half, default = fields.guided_u(z, r, t, y, guidance, FINE_STEPS // 2), fields.guided_u(z, r, t, y, guidance)
     assert 1 / 15 * worst_half(half, default) < ORACLE
     quarter = fields.guided_u(z, r, t, y, guidance, FINE_STEPS // 4)
@@ -76,7 +75,7 @@ def test_error_of_the_guided_u(spec: Any, guidance: Guidance) -> None:
 
 def test_error_at_the_size_of_the_paper() -> None:
     fields = fields_of("synthetic_latents")
-    z, r, t, y = points(fields, 16)
+    z, r, t, y = points(fields, 8)
     guided = [fields.guided_u(z, r, t, y, WHOLE, steps) for steps in (FINE_STEPS // 2, FINE_STEPS)]
     marginal = [fields.u(z, r, t, steps=steps) for steps in (FINE_STEPS // 2, FINE_STEPS)]
     assert 1 / 15 * worst_half(*guided) < ORACLE
@@ -87,7 +86,7 @@ def test_integrating_one_gaussian_is_its_closed_form() -> None:
     """Guidance of ω′ = 1 changes nothing, but goes the way of the ODE."""
     for spec in ("gmm", TINY):
         fields = fields_of(spec)
-        z, r, t, y = points(fields, 48)
+        z, r, t, y = points(fields, 16)
         none = Guidance(cfg_omega=0.5, cfg_kappa=0.5)
         assert worst_half(fields.guided_u(z, r, t, y, none, 64), fields.u(z, r, t, y)) < ORACLE
 
@@ -115,7 +114,8 @@ def test_u_beyond_the_data_continues_the_path() -> None:
     [("gmm", "marginal"), ("gmm", "class"), (TINY, "class"), (TINY, "guided"), (TINY, "guided in part")],
 )
 def test_meanflow_identity(spec: Any, kind: str) -> None:
-    """u = v − (t − r)·du/dt along the flow of v, du/dt by forward differentiation of the oracle."""
+    """u = v − (t − r)·du/dt along the flow of v. du/dt by forward differentiation where u is in closed form; where it
+    is integrated that costs twenty times as much as differences of fourth order, which are as exact as RK4 here."""
     fields = fields_of(spec)
     z, r, t, y = points(fields, 8)
     r, t = 0.99 * r, 0.99 * t  # off the end of guidance at t = 1, where du/dt jumps
@@ -126,8 +126,14 @@ def test_meanflow_identity(spec: Any, kind: str) -> None:
         v, u = fields.v(z, t), lambda z, t: fields.u(z, r, t, steps=64)
     else:
         v, u = fields.guided_v(z, t, y, guidance), lambda z, t: fields.guided_u(z, r, t, y, guidance, 32)
-    mean, du_dt = torch.func.jvp(u, (z, t), (v, torch.ones_like(t)))
-    tolerance = 1e-10 if kind == "class" else 1e-5
+    if kind == "class":
+        mean, du_dt = torch.func.jvp(u, (z, t), (v, torch.ones_like(t)))
+        tolerance = 1e-10
+    else:
+        h, mean = 1e-3, u(z, t)
+        far_back, back, ahead, far_ahead = (u(z + n * h * v, t + n * h) for n in (-2, -1, 1, 2))
+        du_dt = (8 * (ahead - back) - (far_ahead - far_back)) / (12 * h)
+        tolerance = 1e-5
     assert worst_half(v - per_row(t - r, z) * du_dt, mean) < tolerance
 
 
