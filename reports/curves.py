@@ -62,7 +62,7 @@ def _how_to_read(rows: pd.DataFrame, look: Look) -> Iterator[str]:
     if rows["stage"].nunique() > 1:
         yield f"Solid: {look.figure.stage}, from the end of the stage before; dashed: earlier stages."
     if found := look.arrivals:
-        yield arrivals_words(look.reference_label, found)
+        yield arrivals_words(look.reference_label, list(found.values()))
     if look.log:
         yield "Lower row: the ends of the curves on a linear scale."
     yield captions.controls_words(look.study, set(rows["arm"][rows["control"].astype(bool)]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reports.arrivals import Arrivals, arrival_handles, arrivals, mark_arrivals, say_speedups
+from reports.arrivals import Arrivals, arrival_handles, arrivals, mark_arrivals, say_speedups, seeds_by_epochs
 from reports.axes import (
     BELOW,
     GREY,
@@ -35,6 +37,7 @@ from studies.schema import ResolvedStudy
 
 HEIGHT, ENDS_HEIGHT, BETWEEN = 3.0, 2.3, 0.32  # inches
 MARKERS = "os^Dvphd<>"
+COLUMNS = ["panel", "control", "arm", "stage", "seed", "epoch", "value", "attributes"]  # of lines
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ class Style:
     colour: Any
     marker: str
     label: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage of one arm: epochs (E,), values (S, E) by seed, how they are drawn, and whether with an interval and
+    markers."""
+
+    epochs: np.ndarray
+    values: np.ndarray
+    style: Style
+    dashes: str
+    strong: bool
 
 
 @dataclass(frozen=True)
@@ -70,16 +85,30 @@ class Look:
         rows = self.drawn[self.drawn["panel"] == panel]
         return {str(arm): self.style_of(own) for arm, own in rows.groupby("arm", sort=False)}
 
-    def arrivals_in(self, panel: str) -> Arrivals | None:
-        """What the figure's reference shows in a panel; None where the figure or the panel has none. An end is one of
-        what is planned: the last point measured so far is none."""
-        rows = self.rows[(self.rows["panel"] == panel) & (self.rows["stage"] == self.figure.stage)]
-        return arrivals(rows, self.figure.reference) if self.figure.reference else None
+    @cached_property
+    def lines(self) -> Mapping[str, list[Line]]:
+        """By panel, in the order in which they are drawn."""
+        return {str(panel): list(self._lines_of(rows)) for panel, rows in self.drawn[COLUMNS].groupby("panel")}
 
-    @property
-    def arrivals(self) -> list[Arrivals]:
-        """Of all panels."""
-        return [found for panel in self.study.panels if (found := self.arrivals_in(panel))]
+    def _lines_of(self, panel: pd.DataFrame) -> Iterator[Line]:
+        for _, rows in panel.groupby(["control", "arm"], sort=False):
+            style, dashes = self.style_of(rows), "-." if rows["control"].iloc[0] else "-"
+            stages = dict(iter(rows.groupby("stage", sort=False)))
+            main = stages.pop(self.figure.stage, None)
+            for earlier in stages.values():
+                yield Line(*seeds_by_epochs(earlier), style, "--", False)
+            if main is not None:
+                yield Line(*seeds_by_epochs(main), style, dashes, True)
+
+    @cached_property
+    def arrivals(self) -> Mapping[str, Arrivals]:
+        """What the figure's reference shows, in the panels that have it. An end is one of what is planned: the last
+        point measured so far is none."""
+        if not self.figure.reference:
+            return {}
+        rows = self.rows[self.rows["stage"] == self.figure.stage]
+        found = {panel: arrivals(rows[rows["panel"] == panel], self.figure.reference) for panel in self.study.panels}
+        return {panel: its for panel, its in found.items() if its}
 
     @property
     def reference_label(self) -> str:
@@ -120,7 +149,7 @@ def add_panels(page: Page, look: Look) -> None:
 def _axes(page: Page, place: Place, look: Look, height: float, *, ends: bool) -> None:
     """One axes of a panel: all of its curves, or their ends."""
     ax = draw_panel(page.axes(place.x, place.width, height), look, place.panel)
-    if found := look.arrivals_in(place.panel):
+    if found := look.arrivals.get(place.panel):
         styles = look.styles_in(place.panel)
         colours = {arm: style.colour for arm, style in styles.items()}
         mark_arrivals(ax, found, colours)
@@ -135,33 +164,25 @@ def _axes(page: Page, place: Place, look: Look, height: float, *, ends: bool) ->
 
 def draw_panel(ax: Axes, look: Look, name: str) -> Axes:
     """The curves of one panel."""
-    in_panel = look.drawn[look.drawn["panel"] == name]
-    for _, rows in in_panel.groupby(["control", "arm"], sort=False):
-        style, control = look.style_of(rows), bool(rows["control"].iloc[0])
-        main = rows["stage"] == look.figure.stage
-        for _, stage in rows[~main].groupby("stage", sort=False):
-            _curve(ax, stage, style, dashes="--", strong=False)
-        _curve(ax, rows[main], style, dashes="-." if control else "-", strong=True)
+    for line in look.lines.get(name, ()):
+        _draw_line(ax, line)
     floor_line(ax, look.floor)
     return ax
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, style: Style, *, dashes: str, strong: bool) -> None:
-    """Mean and single seeds of one stage of one arm; where ``strong``, also the interval and markers."""
-    if rows.empty:
-        return
-    grid = rows.pivot(index="seed", columns="epoch", values="value").sort_index(axis=1)
-    x, values = grid.columns.to_numpy(float), grid.to_numpy(float)
+def _draw_line(ax: Axes, line: Line) -> None:
+    """Mean and single seeds; where ``strong``, also the interval and markers."""
+    x, values, style = line.epochs, line.values, line.style
     mean, low, high = t_band(values)
     if len(values) > 1:
         seeds = [np.column_stack([x, row])[~np.isnan(row)] for row in values]
         ax.add_collection(LineCollection(seeds, colors=[style.colour], linewidths=0.45, alpha=0.3, zorder=2))
-        if strong:
+        if line.strong:
             ax.fill_between(x, low, high, color=style.colour, alpha=0.16, linewidth=0, zorder=1.5)
-    (line,) = ax.plot(x, mean, dashes, color=style.colour, linewidth=1.7 if strong else 1.0)
-    line.set_zorder(4 if strong else 3)
-    if strong:
-        line.set(marker=style.marker, markersize=4, markeredgewidth=1.0 if style.marker == "x" else 0)
+    (drawn,) = ax.plot(x, mean, line.dashes, color=style.colour, linewidth=1.7 if line.strong else 1.0)
+    drawn.set_zorder(4 if line.strong else 3)
+    if line.strong:
+        drawn.set(marker=style.marker, markersize=4, markeredgewidth=1.0 if style.marker == "x" else 0)
 
 
 def scale(ax: Axes, look: Look) -> None:

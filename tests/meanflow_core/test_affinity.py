@@ -135,7 +135,8 @@ def test_cosines_of_mean_gradients(name: str, double: bool) -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "dit"])
 def test_cosines_of_single_points(name: str) -> None:
-    at, p, other = situation(name, "digits", double=True), protocol("per_sample", samples=8), protocol("per_sample", 0.0, 0.1)
+    at = situation(name, "digits", double=True)
+    p, other = protocol("per_sample", samples=8), protocol("per_sample", 0.0, 0.1)
     batches = draw_points(at, p, "A", [task.gap for task in tasks_of(p)]).values()
     pairs = [[naive(at, rows(batch, i, i + 1)) for batch in batches] for i in range(p.samples)]
     found = measure(at, other, p)
@@ -184,7 +185,8 @@ def test_values_depend_on_step_and_seed_alone() -> None:
 
 def test_protocols_at_once_equal_each_alone() -> None:
     changes = [{}, {"seed": 1}, {"samples": 7}, {"negative_r": "clamp"}, {"lo": 0.5}]
-    wanted = [protocol(q, **{"samples": 9, **c}) for q in ("mean_gradient", "per_sample", "ceiling", "exact") for c in changes]  # type: ignore[arg-type]
+    quantities = ("mean_gradient", "per_sample", "ceiling", "exact")
+    wanted = [protocol(q, **{"samples": 9, **c}) for q in quantities for c in changes]  # type: ignore[arg-type]
     at = situation()
     together = measure(at, *wanted)
     assert set(together.values) == {p.key for p in wanted}
