@@ -65,11 +65,13 @@ def draw_case(
 
 def measured(resolved: ResolvedStudy, value: Callable[[Arm, Point], float]) -> tuple[pd.DataFrame, Protocols]:
     """The frame and the protocols of a study in which every point has been measured."""
-    rows, protocols = [], {}
+    rows: list[dict[str, Any]] = []
+    protocols: Protocols = {}
     for arm in expand(resolved):
         for p in arm.points:
             label = p.protocol.metric_label
-            protocols[p.protocol.key] = {**p.protocol.dump(), "label": label}
+            if p.protocol.key not in protocols:
+                protocols[p.protocol.key] = {**p.protocol.dump(), "label": label}
             rows.append(
                 {
                     "evaluation": p.evaluation, "study": resolved.study, "scale": resolved.scale,
@@ -96,6 +98,12 @@ def evaluations(resolved: ResolvedStudy, value: Value) -> tuple[pd.DataFrame, Pr
     return measured(resolved, of)
 
 
+@lru_cache(1000)
+def _of_seed(seed: int, kind: int) -> float:
+    """The noise that the arms of a seed have in common."""
+    return float(np.random.default_rng([seed, kind]).normal())
+
+
 def plausible(effect: float = 0.012, noise: float = 0.06) -> Value:
     """Distances like those of a real run: falling over u-epochs, lower by ``effect`` (a share) an epoch of v.
 
@@ -104,7 +112,7 @@ def plausible(effect: float = 0.012, noise: float = 0.06) -> Value:
     """
 
     def value(seed: int, v: int, u: int, metric: str) -> float:
-        common = np.random.default_rng([seed, len(metric)]).normal()
+        common = _of_seed(seed, len(metric))
         own = np.random.default_rng([seed, v + 1, u, len(metric), 7]).normal()
         floor = 34.0 * np.exp(-effect * max(v, 0))
         curve = floor + 900.0 * np.exp(-u / 9.0 - 0.03 * max(v, 0))
@@ -122,7 +130,7 @@ def v_then_u(seeds: Sequence[int] = range(12), effect: float = 0.012, scale: str
 
 def noisy(arm: Arm, point: Point, size: float) -> float:
     """exp of noise that belongs half to the seed and half to the evaluation, so that equal ones have equal values."""
-    common = np.random.default_rng([arm.seed, 3]).normal()
+    common = _of_seed(arm.seed, 3)
     own = np.random.default_rng(int(point.evaluation, 16)).normal()
     return float(np.exp(size * (common + own)))
 
