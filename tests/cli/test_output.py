@@ -168,6 +168,7 @@ LIGHT: tuple[tuple[str | Path, ...], ...] = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_heavy_packages_stay_out(copy: Path, tmp_path: Path) -> None:
     """Only workers import torch; also of `run`, with all that its parent process uses. One command after another, in
     one process, which names the first that does."""

@@ -63,6 +63,7 @@ def test_without_gradients_nothing_happens() -> None:
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), same.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_training_loads_no_compiler() -> None:
     """It takes seconds to import, in every worker."""
     code = (

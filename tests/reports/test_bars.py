@@ -48,7 +48,7 @@ def test_bars_are_means_of_the_last_values() -> None:
     assert drawing.figure.axes[0].get_yscale() == "linear" and drawing.missing == []
 
 
-def test_csv_is_what_is_drawn(tmp_path: Path, real_files: None) -> None:
+def test_csv_is_what_is_drawn(tmp_path: Path, real_png: None) -> None:
     resolved, frame, protocols = gap_restriction()
     drawing = draw_case(resolved, frame, protocols)
     files = save_figure(drawing, tmp_path, "fig")

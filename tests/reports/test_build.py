@@ -203,6 +203,7 @@ def _read_back(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(frame.to_csv(index=False)))
 
 
+@pytest.mark.slow
 def test_no_torch() -> None:
     code = (
         "import reports.build, reports.claims, reports.figures, reports.layers, reports.files, reports.text, sys; "

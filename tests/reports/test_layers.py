@@ -21,7 +21,7 @@ def drawing(case: Case, logged: pd.DataFrame) -> Drawing | None:
     return draw_layers(subject, figure, layer_points(subject, figure), logged)
 
 
-def test_cells_are_means_over_seeds_of_means_over_steps(tmp_path: Path, real_files: None) -> None:
+def test_cells_are_means_over_seeds_of_means_over_steps(tmp_path: Path, real_png: None) -> None:
     case = task_affinity(range(3))
     frame, logged = case[1], layer_rows(case[1])
     pic = drawing(case, logged)

@@ -58,7 +58,7 @@ def test_levels_are_means_of_the_last_values_at_their_places() -> None:
     assert_nothing_cut_or_overlapping(drawing)
 
 
-def test_csv_is_what_is_drawn_and_all_is_said(tmp_path: Path, real_files: None) -> None:
+def test_csv_is_what_is_drawn_and_all_is_said(tmp_path: Path, real_png: None) -> None:
     resolved, frame, protocols = tiny_sweep(range(3))
     drawing = draw_case(resolved, frame, protocols)
     table = pd.read_csv(save_figure(drawing, tmp_path, "fig")[3])
