@@ -49,6 +49,7 @@ class _Task:
     stored: Stored
     asked: str
     out: Path
+    record: bool
 
     @property
     def which(self) -> dict[str, Any]:
@@ -63,7 +64,13 @@ class _Task:
 
 
 def build_everything(
-    engine: Engine, home: Home, *, scale: str | None = None, out: Path, say: Say = lambda words: None
+    engine: Engine,
+    home: Home,
+    *,
+    scale: str | None = None,
+    out: Path,
+    say: Say = lambda words: None,
+    record: bool = True,
 ) -> EverythingReport:
     """Write below ``out`` all that the store can give, of the latest run of every study and variant at each scale (or
     at one), and an index of it. What cannot be made is listed there as missing. ``say`` is told what is being done.
@@ -77,7 +84,7 @@ def build_everything(
         say(where)
         try:
             stored = load(engine, home, study=study, scale=at, variant=variant, asked=asked)
-            pieces = list(_pieces(_Task(engine, home, stored, asked, out / study), missing))
+            pieces = list(_pieces(_Task(engine, home, stored, asked, out / study, record), missing))
         except ReportError as error:
             missing.append(f"{where}: {error}")
             continue
@@ -85,7 +92,7 @@ def build_everything(
             sections.append(Section(stored.study, stored.run, variant, pieces))
     if not sections:
         raise _nothing(engine, home, scale, missing)
-    sums = list(_implications(engine, home, sections, out, missing))
+    sums = list(_implications(engine, home, sections, out, missing, record))
     elements = paper_elements()
     there = {element for section in sections for element in section.paper}
     missing += [f"{e.name} of the paper: run {e.commands(scale)}" for e in elements if e[:3] not in there]
@@ -179,7 +186,7 @@ def _ranking(task: _Task) -> Piece:
 
 
 def _claims(task: _Task) -> Piece:
-    report = build_claims(task.engine, task.home, **task.which)
+    report = build_claims(task.engine, task.home, **task.which, record=task.record)
     path = _write(task.out, f"{task.stem}_claims.md", text.markdown(report.verdicts, report.flags, report.notes))
     return Piece("Claims", [path], [text.title(verdict) for verdict in report.verdicts])
 
@@ -198,14 +205,14 @@ def _results(task: _Task) -> Piece:
 
 
 def _implications(
-    engine: Engine, home: Home, sections: list[Section], out: Path, missing: list[str]
+    engine: Engine, home: Home, sections: list[Section], out: Path, missing: list[str], record: bool
 ) -> Iterator[Piece]:
     """What the paper concludes, summed up at every scale at which a study concerned is stored."""
     concerned = {name.split("/")[0] for one in load_implications() for name in one.claims}
     scales = {section.study.scale for section in sections if not section.variant and section.study.study in concerned}
     for scale in sorted(scales):
         try:
-            report = build_implications(engine, home, scale=scale)
+            report = build_implications(engine, home, scale=scale, record=record)
         except ReportError as error:
             missing.append(f"implications at scale {scale}: {error}")
             continue

@@ -65,23 +65,33 @@ def load(
         there = _there_are(engine, study, scale, variant)
         raise NothingToReport(f"no run of '{study}'{of}{at} in {home.root}{there}: run `{command}` first")
     command = shlex.join(run.command) if variant else run_command(asked or study, run.scale, None)
-    try:
-        resolved = ResolvedStudy.model_validate(run.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ReportError(
-            f"the configuration of run {run.run} cannot be read by this version ({where}: {first['msg']}): "
-            f"run `{command}` again; what is measured already is kept"
-        ) from None
+    resolved = resolved_config(run, command)
     frame = whole_arms(resolved, evaluations(engine, study=study, scale=run.scale, variant=variant))
     which = "" if scale else "the latest; no scale was given: "
     chosen = f"{which}run {run.run} at scale '{run.scale}'"
     return Stored(run, resolved, frame, with_floors(home, protocols(engine)), chosen, command)
 
 
+def resolved_config(run: RunRecord, command: str | None = None) -> ResolvedStudy:
+    """The study that a run has recorded; ``command`` runs it again. Raises: ReportError where this version cannot
+    read it."""
+    try:
+        return ResolvedStudy.model_validate(run.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        again = command or run_command(run.study, run.scale, run.variant)
+        raise ReportError(
+            f"the configuration of run {run.run} cannot be read by this version ({where}: {first['msg']}): "
+            f"run `{again}` again; what is measured already is kept"
+        ) from None
+
+
 def with_floors(home: Home, protocols: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each protocol with its ``floor``, where the home has it. Raises: ReportError for a file that is damaged."""
+    """Each protocol with its ``floor``, where the home or the store has it.
+
+    Raises: ReportError for a file that is damaged.
+    """
     found = {}
     for path in home.floors.glob("*.json"):
         try:
@@ -90,7 +100,7 @@ def with_floors(home: Home, protocols: dict[str, dict[str, Any]]) -> dict[str, d
             raise ReportError(
                 f"{path} is damaged: delete it, and run the study again ({error.errors()[0]['msg']})"
             ) from None
-    return {key: {**protocol, "floor": found.get(key)} for key, protocol in protocols.items()}
+    return {key: {**p, "floor": found.get(key, p.get("floor"))} for key, p in protocols.items()}
 
 
 def _there_are(engine: Engine, study: str, scale: str | None, variant: str | None) -> str:

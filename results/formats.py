@@ -195,6 +195,81 @@ class VerdictLine(_Line):
     time: datetime
 
 
+class CommittedTable(_File):
+    """The CSV that a committed record is about; of its ``rows``, so many are ``measured``."""
+
+    file: Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.\-]+\.csv$")]
+    sha256: Annotated[Name, Field(pattern=r"^[0-9a-f]{64}$")]
+    rows: Whole
+    measured: Whole
+
+
+class CommittedRun(_File):
+    """A run whose arms stand in a committed table: what trained them, and where."""
+
+    run: Name
+    created: datetime
+    seeds: list[Whole]
+    commit: Name | None = None
+    dirty: bool | None = None
+    packages: Document
+    machine: Document
+
+
+class CommittedArm(_File):
+    """An arm of a committed table."""
+
+    panel: Name
+    arm: Name
+    control: bool
+    attributes: Document
+
+
+class CommittedWork(_File):
+    """Finished attempts of one kind, device, number of threads and library versions, on the trajectories of a committed
+    table; ``hours`` are those of the processes that shared a device, summed up."""
+
+    kind: Literal["train", "evaluate"]
+    device: Name | None
+    threads: Whole | None
+    versions: Document | None
+    attempts: Whole
+    hours: Real
+
+
+class CommittedClaim(_File):
+    """A claim as its test was declared, and under each reading (``role``, ``protocol``) the arms that it compares, each
+    with its stage and, of a trend, its level; or the ``problem`` that stands in the way."""
+
+    id: Name
+    hash: Name
+    panel: Name
+    test: Name
+    direction: Name | None
+    summary: Name
+    window: tuple[Real, Real] | None
+    margin: Real | None
+    alpha: Real
+    readings: list[Document]
+
+
+class CommittedRecord(_File):
+    """<study>_<scale>.json beside a committed table of results: what it was made of, and what is claimed of it."""
+
+    format: Format
+    kind: Literal["meanflow-study results"]
+    study: Name
+    scale: Name
+    table: CommittedTable
+    config_hash: Name
+    config: Document
+    runs: Annotated[list[CommittedRun], Field(min_length=1)]
+    work: list[CommittedWork]
+    arms: list[CommittedArm]
+    protocols: dict[str, Document]
+    claims: list[CommittedClaim]
+
+
 ARM_LINE = TypeAdapter(ArmLine)
 VERDICT_LINE = TypeAdapter(VerdictLine)
 ATTEMPT_LINE: TypeAdapter[MetricsLine | EvaluationLine] = TypeAdapter(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection, Engine, Executable, and_, func, select
 
 from results.layout import Home
-from results.models import Arm, Attempt, Evaluation, Metric, Point, Protocol, Run, Trajectory, Verdict
+from results.models import Arm, Attempt, Evaluation, Metric, Point, Protocol, Run, Stage, Trajectory, Verdict
 from results.store import reading
 
 if TYPE_CHECKING:
@@ -80,6 +80,18 @@ class RunRecord:
     config_hash: str
     provenance: dict[str, Any]
     command: list[str]
+
+
+@dataclass(frozen=True)
+class WorkRow:
+    """One finished attempt: ``seconds`` of wall-clock, which ``ranks`` processes took at once (None: one)."""
+
+    kind: str | None
+    device: str | None
+    threads: int | None
+    versions: dict[str, Any] | None
+    seconds: float
+    ranks: int | None
 
 
 def runs(engine: Engine, study: str | None = None) -> pd.DataFrame:
@@ -208,6 +220,19 @@ def artefacts(engine: Engine, home: Home, keys: Sequence[str]) -> dict[str, Path
     with reading(engine) as connection:
         rows = connection.execute(statement.where(Evaluation.evaluation.in_(keys)))
         return {e: home.trajectory(trajectory).artefact(attempt, metric, e) for e, trajectory, attempt, metric in rows}
+
+
+def work_on(engine: Engine, study: str, scale: str, config_hash: str) -> list[WorkRow]:
+    """Finished attempts on the trajectories of a study's plain runs of one configuration, in order."""
+    trajectories = (
+        select(Stage.trajectory)
+        .join(Run, Run.run == Stage.run)
+        .where(Run.study == study, Run.scale == scale, Run.variant.is_(None), Run.config_hash == config_hash)
+    )
+    columns = [getattr(Attempt, name) for name in WorkRow.__dataclass_fields__]
+    statement = select(*columns).where(Attempt.trajectory.in_(trajectories), Attempt.seconds.is_not(None))
+    with reading(engine) as connection:
+        return [WorkRow(*row) for row in connection.execute(statement.order_by(Attempt.trajectory, Attempt.attempt))]
 
 
 def verdicts(

@@ -96,12 +96,23 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def cpu_model() -> str | None:
+    """What the processor calls itself; None where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or None
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, None) or platform.processor() or None
+
+
 def machine() -> dict[str, Any]:
     """Where this runs, without the user's name."""
     return {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": sys.version.split()[0],

@@ -136,6 +136,15 @@ PanelOpt = Annotated[
     str | None, typer.Option("--panel", help="The panel that --search looks at. Default: the study's first.")
 ]
 OutOpt = Annotated[Path, typer.Option("--out", parser=place, metavar="PATH", help="Folder for the files.")]
+DataOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        parser=place,
+        metavar="DATA",
+        help="From committed results (a folder that `study results --all` wrote, or a CSV in it) instead of a home.",
+    ),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 DEFAULT_HOME = Path("study_home")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from meanflow_core.words import counted
-from studies.cli.options import DEFAULT_HOME, HomeOpt, JsonOpt, OutOpt, StoredVariantOpt, StudyArg, place
+from studies.cli.options import DEFAULT_HOME, DataOpt, HomeOpt, JsonOpt, OutOpt, StoredVariantOpt, StudyArg, place
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def report(
     ] = None,
     nfe: Annotated[int | None, typer.Option("--nfe", min=1, help="At another number of function evaluations.")] = None,
     out: OutOpt = Path("report"),
+    data: DataOpt = None,
     home: HomeOpt = DEFAULT_HOME,
     json: JsonOpt = False,
 ) -> None:
@@ -54,28 +55,28 @@ def report(
     """
     if everything:
         if study or figure or table or variant or metric or nfe:
-            raise StudyError("--all reports whatever is stored; besides it give only --scale, --out, --home and --json")
-        _report_everything(home, scale, out, json)
+            raise StudyError(
+                "--all reports whatever is stored; besides it give only --scale, --out, --from, --home and --json"
+            )
+        _report_everything(home, data, scale, out, json)
         return
-    name, only_scale = _one_of(study, figure, table, home)
+    name, only_scale = _one_of(study, figure, table, home, data)
     only: Literal["figure", "table"] | None = "figure" if figure else "table" if table else None
     if only == "table" and (metric or nfe):
         raise StudyError("--metric and --nfe draw a figure by another metric; leave them out with --table")
     made = _write_report(
-        home, study=name, scale=scale or only_scale, variant=variant, metric=metric, nfe=nfe, figure=figure, only=only,
-        out=out, asked=study,
+        home, data, study=name, scale=scale or only_scale, variant=variant, metric=metric, nfe=nfe, figure=figure,
+        only=only, out=out, asked=study,
     )  # fmt: skip
     _print_report(name, made, json)
 
 
-def _write_report(home: Path, **wanted: Any) -> Report:
-    """Write what `reports.report.build_report` makes of the store of a home."""
+def _write_report(home: Path, data: Path | None, **wanted: Any) -> Report:
+    """Write what `reports.report.build_report` makes of the store of a home, or of committed results."""
     from reports.report import build_report
-    from results.layout import Home
-    from studies.cli.store import opened
+    from studies.cli.store import reported
 
-    place = Home(home)
-    with opened(place) as engine:
+    with reported(home, data, {wanted["study"]}) as (engine, place):
         return build_report(engine, place, **wanted)
 
 
@@ -109,16 +110,14 @@ def _print_report(name: str, made: Report, json: bool) -> None:
     sys.stdout.write("\n".join([*lines, *(f"wrote {path}" for path in made.files)]) + "\n")
 
 
-def _report_everything(home: Path, scale: str | None, out: Path, json: bool) -> None:
+def _report_everything(home: Path, data: Path | None, scale: str | None, out: Path, json: bool) -> None:
     """What the store can give, into one folder; progress goes to standard error."""
     from reports.everything import build_everything
-    from results.layout import Home
     from studies.cli.output import print_json
-    from studies.cli.store import opened
+    from studies.cli.store import reported
 
-    place = Home(home)
-    with opened(place) as engine:
-        made = build_everything(engine, place, scale=scale, out=out, say=_say)
+    with reported(home, data) as (engine, place):
+        made = build_everything(engine, place, scale=scale, out=out, say=_say, record=data is None)
     if json:
         print_json({"index": str(made.index), "files": [str(path) for path in made.files], "missing": made.missing})
         return
@@ -131,13 +130,15 @@ def _say(words: str) -> None:
     sys.stderr.write(f"{words}\n")
 
 
-def _one_of(study: str | None, figure: int | None, table: int | None, home: Path) -> tuple[str, str | None]:
+def _one_of(
+    study: str | None, figure: int | None, table: int | None, home: Path, data: Path | None
+) -> tuple[str, str | None]:
     """The name of the study meant, and the scale where only one makes the figure or table. Raises: StudyError."""
     from studies.cli.choose import study_of_figure
-    from studies.cli.store import stored_name
+    from studies.cli.store import named_in
 
     if study is not None and figure is None and table is None:
-        return stored_name(study, home), None
+        return named_in(study, home, data), None
     if figure is not None and study is None and table is None:
         return study_of_figure(figure)
     if table is not None and study is None and figure is None:
@@ -149,6 +150,7 @@ def claims(
     study: StudyArg,
     scale: StoredScaleOpt = None,
     variant: StoredVariantOpt = None,
+    data: DataOpt = None,
     home: HomeOpt = DEFAULT_HOME,
     markdown: MarkdownOpt = False,
     json: JsonOpt = False,
@@ -157,14 +159,12 @@ def claims(
     from reports.build import build_claims
     from reports.text import markdown as as_markdown
     from reports.text import show
-    from results.layout import Home
     from studies.cli.output import console, print_json
-    from studies.cli.store import opened, stored_name
+    from studies.cli.store import named_in, reported
 
-    name = stored_name(study, home)
-    place = Home(home)
-    with opened(place) as engine:
-        found = build_claims(engine, place, study=name, scale=scale, variant=variant, asked=study)
+    name = named_in(study, home, data)
+    with reported(home, data, {name}) as (engine, place):
+        found = build_claims(engine, place, study=name, scale=scale, variant=variant, record=data is None, asked=study)
     if json:
         print_json(
             {
@@ -186,6 +186,7 @@ def claims(
 
 def implications(
     scale: StoredScaleOpt = None,
+    data: DataOpt = None,
     home: HomeOpt = DEFAULT_HOME,
     markdown: MarkdownOpt = False,
     json: JsonOpt = False,
@@ -195,13 +196,11 @@ def implications(
     from reports.implications import RULE
     from reports.implicationtext import markdown as as_markdown
     from reports.implicationtext import plain
-    from results.layout import Home
     from studies.cli.output import print_json
-    from studies.cli.store import opened
+    from studies.cli.store import reported
 
-    place = Home(home)
-    with opened(place) as engine:
-        found = build_implications(engine, place, scale=scale)
+    with reported(home, data) as (engine, place):
+        found = build_implications(engine, place, scale=scale, record=data is None)
     if json:
         sums = [one.model_dump(mode="json") for one in found.sums]
         print_json({"scale": found.scale, "rule": RULE, "flags": found.flags, "implications": sums})
@@ -212,16 +211,36 @@ def implications(
 
 
 def results(
-    study: Annotated[str, typer.Option("--study", metavar="STUDY", help="A study's name or file.")],
+    study: Annotated[str | None, typer.Option("--study", metavar="STUDY", help="A study's name or file.")] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Of every study at every scale: one CSV and its record, to be committed, in --out."),
+    ] = False,
     scale: Annotated[str | None, typer.Option("--scale", help="Default: all that were run.")] = None,
     variant: StoredVariantOpt = None,
     fmt: Annotated[TableFormat, typer.Option("--format", help="How to write the table.")] = TableFormat.csv,
     out: Annotated[
-        Path | None, typer.Option("--out", parser=place, metavar="PATH", help="A file; by default the standard output.")
+        Path | None,
+        typer.Option(
+            "--out", parser=place, metavar="PATH", help="A file (with --all, a folder); by default the standard output."
+        ),
     ] = None,
     home: HomeOpt = DEFAULT_HOME,
 ) -> None:
-    """Write every measured evaluation of a study, one row each, without times or attempts."""
+    """Write every measured evaluation of a study, one row each, without times or attempts.
+
+    With --all: of every study and scale without a variant <study>_<scale>.csv, and beside it <study>_<scale>.json,
+    which says what made it; the same store gives the same bytes. `study claims --from`, `study report --from` and
+    `study audit` read them."""
+    if everything:
+        if study or variant or fmt is not TableFormat.csv or out is None:
+            raise StudyError(
+                "--all writes CSV files of whole studies: give --out FOLDER, and besides only --scale, --home"
+            )
+        _write_committed(home, scale, out)
+        return
+    if study is None:
+        raise StudyError("say which: --study STUDY, or --all (see `study list`)")
     from reports.stored import run_command, scales_there
     from results.export import write_table
     from results.layout import Home
@@ -240,3 +259,29 @@ def results(
     write_table(frame, fmt.value, out)
     if out is not None:
         sys.stderr.write(f"wrote {counted(len(frame), 'row')} to {out}\n")
+
+
+def _write_committed(home: Path, scale: str | None, out: Path) -> None:
+    """Both files of every plain run in the store, and what each lacks."""
+    from reports.committed import committed_from
+    from reports.stored import scales_there
+    from results.committed import write
+    from results.layout import Home
+    from results.stored import stored_runs
+    from studies.cli.output import hours, say
+    from studies.cli.store import opened
+
+    with opened(Home(home)) as engine:
+        chosen = [run for run in stored_runs(engine) if run.variant is None and scale in (None, run.scale)]
+        if not chosen:
+            raise StudyError(f"no study without a variant is in {home}{scales_there(engine, scale)}; run one first")
+        for run in chosen:
+            made = committed_from(engine, Home(home), run.study, run.scale)
+            table, where = made.record.table, f"{run.study} at scale {run.scale}"
+            if not table.measured:
+                say(f"{where}: left out, since nothing of it is measured yet")
+                continue
+            lacks = f", {table.rows - table.measured} not measured yet" if table.measured < table.rows else ""
+            took = hours(sum(work.hours for work in made.record.work))
+            path, _ = write(made, out)
+            say(f"{where}: {counted(table.rows, 'point')}{lacks}, {took} of device time: {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,39 @@ def opened(home: Home) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def reported(home: Path, data: Path | None, studies: Collection[str] | None = None) -> Iterator[tuple[Engine, Home]]:
+    """What reports are made from: the store of a home, or the results committed in ``data`` (of some ``studies``, or
+    of all) instead of one.
+
+    Raises: StudyError if there is no such home, StoreError if one of them cannot be read.
+    """
+    if data is None:
+        place = Home(home)
+        with opened(place) as engine:
+            yield engine, place
+        return
+    from results.committed import as_store, read
+
+    engine = as_store(read(data, studies))
+    try:
+        yield engine, Home(data)
+    finally:
+        engine.dispose()
+
+
+def named_in(study: str, home: Path, data: Path | None) -> str:
+    """`stored_name` in a home; where results are read from ``data``, a name that is no built-in's is taken as it is."""
+    if data is None:
+        return stored_name(study, home)
+    try:
+        return source_of(study).name
+    except StudyError:
+        if _path_like(study):
+            raise
+        return study
 
 
 def stored_name(study: str, home: Path) -> str:
