@@ -77,8 +77,7 @@ def tidy(
     frame = evaluations(engine, study, scale).sort_values("seed", kind="stable", ignore_index=True)
     known = with_floors(protocols(engine))
     told = {key: dict(known[key]) for key in sorted(frame["protocol"].unique())}
-    measured = evaluated_keys(engine)
-    rows = [_row(point, told[point["protocol"]], measured) for point in frame.to_dict("records")]
+    rows = tidy_rows(frame, told, evaluated_keys(engine))
     text = _csv(rows)
     arms = frame.drop_duplicates(["panel", "arm"])
     record = {
@@ -101,6 +100,11 @@ def tidy(
         "claims": claimed(run, frame, told),
     }
     return Committed(CommittedRecord.model_validate(record), rows)
+
+
+def tidy_rows(frame: pd.DataFrame, protocols: Protocols, measured: Collection[str]) -> list[dict[str, str]]:
+    """The lines of the CSV, of evaluations of which those with the keys ``measured`` have a value."""
+    return [_row(point, protocols[point["protocol"]], measured) for point in frame.to_dict("records")]
 
 
 def _row(point: Mapping[Any, Any], protocol: Mapping[str, Any], measured: Collection[str]) -> dict[str, str]:
