@@ -287,23 +287,14 @@ def _store_rows(committed: Sequence[Committed]) -> dict[type[Any], list[dict[str
 
 
 def _add(one: Committed, rows: Mapping[type[Any], list[dict[str, Any]]], measured: dict[str, dict[str, Any]]) -> None:
-    """Add the rows of one study and scale, all under its latest run."""
+    """Add the rows of one study and scale, with all arms under its latest run."""
     record, latest = one.record, one.record.runs[-1]
-    told = {"commit": latest.commit, "dirty": latest.dirty, "packages": latest.packages, "machine": latest.machine}
-    rows[Run].append(
-        {
-            "run": latest.run,
-            "created": latest.created,
-            "command": ["study", "run", record.study, "--scale", record.scale],
-            "study": record.study,
-            "scale": record.scale,
-            "variant": None,
-            "seeds": sorted({seed for run in record.runs for seed in run.seeds}),
-            "config": record.config,
-            "config_hash": record.config_hash,
-            "provenance": told,
-        }
-    )
+    shared = {name: getattr(record, name) for name in ("study", "scale", "config", "config_hash")}
+    command = ["study", "run", record.study, "--scale", record.scale]
+    for run in record.runs:
+        told = run.model_dump(include={"commit", "dirty", "packages", "machine"})
+        own = {"run": run.run, "created": run.created, "seeds": run.seeds, "provenance": told}
+        rows[Run].append({**shared, **own, "variant": None, "command": command})
     rows[Protocol] += [{"protocol": k, "run": latest.run, "definition": p} for k, p in record.protocols.items()]
     attributes = {(arm.panel, arm.arm): arm.attributes for arm in record.arms}
     numbers: dict[tuple[str, str, str], int] = {}

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from meanflow_core.words import did_you_mean
 from studies.cli import (
     admin,
+    auditing,
     authoring,
     cancelling,
     data,
@@ -105,6 +106,7 @@ app.command("results")(reporting.results)
 app.command("compare")(looking.compare)
 app.command("sample")(looking.sample)
 app.command("export")(exporting.export)
+app.command("audit")(auditing.audit)
 app.command("verify")(running.verify)
 app.command("gc")(keeping.gc)
 app.command("bundle")(keeping.bundle)

@@ -95,7 +95,7 @@ def test_a_run_keeps_what_restores_its_source(checkout: Path, tmp_path: Path) ->
     assert record["variant"] == "one_step"
     provenance = record["provenance"]
     assert provenance["packages"]["torch"]
-    assert provenance["machine"].keys() >= {"host", "system", "architecture", "cores", "memory_gib", "python"}
+    assert provenance["machine"].keys() >= {"host", "system", "architecture", "cpu", "cores", "memory_gib", "python"}
     files = {name: (run / name).read_bytes() for name in ("source.patch", "untracked.tar.gz")}
     assert_restores(provenance, files, checkout, tmp_path / "again")
 

@@ -1,0 +1,167 @@
+"""Results to be committed: `study results --all`, reports from them, and `study audit`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reports.committed import committed_from
+from results.committed import as_store, read
+from results.layout import Home
+from results.queries import evaluations
+from results.store import StoreError
+from studies.cli.store import opened
+from sweeps.runs import config_hash
+from tests.homes import MICRO, study, succeeds
+from tests.reports.committeddata import problems
+
+FILES = ("micro_cpu.csv", "micro_cpu.json")
+
+
+@pytest.fixture(scope="module")
+def home(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(micro, tmp_path_factory.mktemp("committed") / "home"))
+
+
+@pytest.fixture
+def data(home: Path, tmp_path: Path) -> Path:
+    """What is committed of the micro study."""
+    succeeds("results", "--all", "--out", tmp_path / "data", home=home)
+    return tmp_path / "data"
+
+
+def altered(data: Path, change: Callable[[str], str]) -> None:
+    """Change the CSV, and make its record say so."""
+    table, described = (data / name for name in FILES)
+    before = table.read_bytes()
+    table.write_text(change(before.decode()), newline="")
+    digests = (hashlib.sha256(content).hexdigest() for content in (before, table.read_bytes()))
+    described.write_text(described.read_text().replace(*digests))
+
+
+def test_the_same_store_gives_the_same_bytes_and_others_stay(data: Path, home: Path) -> None:
+    before = [(data / name).read_bytes() for name in FILES]
+    (data / "other_cpu.json").write_text("{}")
+    said = succeeds("results", "--all", "--out", data, home=home)
+    assert "micro at scale cpu: 6 points" in said
+    assert before == [(data / name).read_bytes() for name in FILES]
+    assert sorted(path.name for path in data.iterdir()) == sorted((*FILES, "other_cpu.json"))
+    record = json.loads(before[1])
+    assert "host" not in record["runs"][0]["machine"]
+    assert {work["kind"] for work in record["work"]} == {"train", "evaluate"}
+    assert all(work["hours"] > 0 for work in record["work"])
+
+
+def test_the_store_comes_back(data: Path, home: Path) -> None:
+    with opened(Home(home)) as engine:
+        frame = evaluations(engine, "micro", "cpu")
+    again = as_store(read(data))
+    assert evaluations(again, "micro", "cpu").equals(frame)
+    rewritten = committed_from(again, Home(data), "micro", "cpu")
+    assert rewritten.rows == read(data)[0].rows
+    assert rewritten.record.model_copy(update={"work": []}) == read(data)[0].record.model_copy(update={"work": []})
+    again.dispose()
+
+
+def test_reports_from_it_are_those_from_the_home(data: Path, home: Path, tmp_path: Path) -> None:
+    for arguments in (["claims", "micro", "--md"], ["claims", str(MICRO), "--json"]):
+        assert succeeds(*arguments, "--from", data) == succeeds(*arguments, home=home)
+    succeeds("report", "micro", "--from", data / FILES[0], "--out", tmp_path / "a")
+    succeeds("report", "micro", "--out", tmp_path / "b", home=home)
+    assert (tmp_path / "a" / FILES[0]).read_bytes() == (tmp_path / "b" / FILES[0]).read_bytes()
+    assert sorted(path.name for path in data.iterdir()) == sorted(FILES), "no verdict is recorded in it"
+
+
+def test_what_is_committed_is_checked(data: Path, tmp_path: Path) -> None:
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    page = claims / "micro_cpu.md"
+    page.write_text(succeeds("claims", "micro", "--from", data, "--md"))
+    (one,) = read(data)
+    assert problems(one, claims, str(MICRO)) == []
+    page.write_text(page.read_text().replace("UNDECIDED", "SUPPORTED"))
+    assert problems(one, claims, str(MICRO)) == ["docs/claims/micro_cpu.md is not what `study claims --from` prints"]
+    other = one.record.model_copy(update={"config_hash": "0" * 20})
+    assert "earlier configuration" in problems(type(one)(other, one.rows), claims, str(MICRO))[0]
+    row = {**one.rows[0], "evaluation": "0" * 20}
+    assert "keys" in problems(type(one)(one.record, [row, *one.rows[1:]]), claims, str(MICRO))[0]
+    assert one.record.config_hash == config_hash_of_micro()
+
+
+def config_hash_of_micro() -> str:
+    from studies.loader import load_source, resolve
+
+    return config_hash(resolve(load_source(str(MICRO)), "cpu", (), None))
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "sha256": lambda data: (data / FILES[0]).write_text((data / FILES[0]).read_text() + "\n"),
+    "cannot be read": lambda data: (data / FILES[0]).unlink(),
+    "no record of committed results": lambda data: (data / FILES[1]).write_text("[]"),
+    "otherwise": lambda data: altered(data, lambda text: text.rsplit("\n", 2)[0] + "\n"),
+    "its columns are not": lambda data: altered(data, lambda text: text.replace("panel,", "axes,", 1)),
+    "has no protocol": lambda data: altered(data, lambda text: text.replace(",ema,2", ",ema,3", 1)),
+    "line 2 cannot be read": lambda data: altered(data, lambda text: text.replace(",0,u_finetune", ",x,u_finetune", 1)),
+    "holds no committed results": lambda data: [path.unlink() for path in data.iterdir()],
+    "code": lambda data: (data / FILES[1]).write_text(
+        (data / FILES[1]).read_text().replace('"sources": {}', '"sources": {"0": {"file": "a.py", "text": "boom"}}')
+    ),
+}
+
+
+@pytest.mark.parametrize("says", BROKEN)
+def test_what_is_damaged_is_refused(data: Path, says: str) -> None:
+    BROKEN[says](data)
+    with pytest.raises(StoreError, match=says):
+        as_store(read(data))
+
+
+def test_refused(home: Path, tmp_path: Path) -> None:
+    for arguments, says in (
+        (("results",), "--study STUDY, or --all"),
+        (("results", "--all"), "--out FOLDER"),
+        (("results", "--all", "--study", "micro", "--out", tmp_path), "besides only --scale"),
+        (("results", "--all", "--scale", "nope", "--out", tmp_path), "cpu"),
+    ):
+        done = study(*arguments, home=home)
+        assert done.returncode == 2 and says in " ".join(done.stderr.split()), done
+    assert "there is no folder" in study("claims", "micro", "--from", tmp_path / "no").stderr
+    (tmp_path / "micro_cpu.json").write_text("{}")
+    assert "no record" in study("results", "--all", "--out", tmp_path, home=home).stderr
+
+
+def test_an_audit_trains_again_and_tells_what_differs(data: Path, tmp_path: Path) -> None:
+    """One value is not what training gives: that arm's end."""
+    end = next(row for row in read(data)[0].rows if (row["arm"], row["epoch"]) == ("v0", "2"))
+    altered(data, lambda text: text.replace(end["value"], repr(float(end["value"]) * 1.001)))
+    kept = tmp_path / "kept"
+    done = study("audit", data, "--inline", "--home", kept)
+    assert done.returncode == 1, done
+    table = [line.split() for line in done.stdout.splitlines() if line.startswith("micro ")]
+    assert sorted(row[3:9] for row in table) == [["v0", "0", "2", "1", "0", "0"], ["v2", "0", "3", "3", "0", "0"]]
+    assert "5 values on the processor and with the versions of the results: 1 of them differs" in done.stdout
+    assert done.stdout.endswith("NOT confirmed\n")
+    again = study("audit", data, "--inline", "--home", kept)
+    assert again.returncode == 2 and "is not empty" in again.stderr
+
+
+def test_an_audit_begins_nothing_when_the_time_is_over(home: Path, tmp_path: Path) -> None:
+    """Of a bundle, which is audited as well."""
+    bundle = tmp_path / "micro.tar.gz"
+    succeeds("bundle", bundle, home=home)
+    late = study("audit", bundle, "--inline", "--minutes", "0")
+    assert late.returncode == 1 and late.stdout.count("not begun in time") == 2, late
+    assert late.stdout.endswith("nothing was trained again, so nothing is confirmed\n")
+
+
+def test_an_audit_says_what_this_version_makes_otherwise(data: Path) -> None:
+    key = read(data)[0].rows[0]["evaluation"]
+    altered(data, lambda text: text.replace(key, "0" * 20))
+    done = study("audit", data, "--inline", "--minutes", "0", "--seed", "1", "--sample", "9")
+    assert "drawn: 2 of 2 arms and seeds" in done.stdout
+    assert done.stdout.count("this version trains or measures it otherwise; use that of commit") == 1, done.stdout
