@@ -311,7 +311,7 @@ def published(path: Path) -> dict[tuple[str, str, str], str]:
 
 
 def report(path: Path, claims: Path | None, everything: bool) -> Iterator[str | None]:
-    """A line a claim; then None for each that is published otherwise."""
+    """A line a claim, followed by None where it is published otherwise."""
     record, rows = read(path)
     said = published(claims / f"{path.stem}.md") if claims else {}
     seen: set[tuple[str, str, str]] = set()
@@ -328,6 +328,9 @@ def report(path: Path, claims: Path | None, everything: bool) -> Iterator[str | 
             yield f"{name:64} {one.n:3}{shown}  {one.verdict}{f' ({one.reason})' if one.reason else ''}{beside}"
         if differs:
             yield None
+    for claim in sorted({claim for claim, _, _ in said} - {claim for claim, _, _ in seen}):
+        yield f"{path.stem}/{claim}: PUBLISHED AS a claim, and none of {path.name}"
+        yield None
 
 
 def main() -> None:

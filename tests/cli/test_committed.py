@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,8 @@ from results.layout import Home
 from results.queries import evaluations
 from results.store import StoreError
 from studies.cli.store import opened
-from sweeps.runs import config_hash
 from tests.homes import MICRO, study, succeeds
-from tests.reports.committeddata import problems
+from tests.reports.committeddata import EARLIER, page_problems, problems, verdict_problems
 
 FILES = ("micro_cpu.csv", "micro_cpu.json")
 
@@ -78,25 +78,25 @@ def test_reports_from_it_are_those_from_the_home(data: Path, home: Path, tmp_pat
 
 
 def test_what_is_committed_is_checked(data: Path, tmp_path: Path) -> None:
-    claims = tmp_path / "claims"
-    claims.mkdir()
-    page = claims / "micro_cpu.md"
-    page.write_text(succeeds("claims", "micro", "--from", data, "--md"))
     (one,) = read(data)
-    assert problems(one, claims, str(MICRO)) == []
-    page.write_text(page.read_text().replace("UNDECIDED", "SUPPORTED"))
-    assert problems(one, claims, str(MICRO)) == ["docs/claims/micro_cpu.md is not what `study claims --from` prints"]
+    assert problems(one, str(MICRO)) == []
     other = one.record.model_copy(update={"config_hash": "0" * 20})
-    assert "earlier configuration" in problems(type(one)(other, one.rows), claims, str(MICRO))[0]
-    row = {**one.rows[0], "evaluation": "0" * 20}
-    assert "keys" in problems(type(one)(one.record, [row, *one.rows[1:]]), claims, str(MICRO))[0]
-    assert one.record.config_hash == config_hash_of_micro()
+    assert EARLIER in problems(replace(one, record=other), str(MICRO))[0]
+    rows = [{**one.rows[0], "evaluation": "0" * 20}, *one.rows[1:]]
+    assert "other keys" in problems(replace(one, rows=rows), str(MICRO))[0]
 
 
-def config_hash_of_micro() -> str:
-    from studies.loader import load_source, resolve
-
-    return config_hash(resolve(load_source(str(MICRO)), "cpu", (), None))
+def test_what_is_published_is_checked(data: Path, tmp_path: Path) -> None:
+    (one,) = read(data)
+    page = tmp_path / "micro_cpu.md"
+    assert page_problems(one, tmp_path) == verdict_problems(data / FILES[1], tmp_path) == []
+    page.write_text(succeeds("claims", "micro", "--from", data, "--md"))
+    assert page_problems(one, tmp_path) == verdict_problems(data / FILES[1], tmp_path) == []
+    page.write_text(page.read_text().replace("primary | undecided", "primary | supported"))
+    assert "is not what" in page_problems(one, tmp_path)[0]
+    assert "PUBLISHED AS supported" in verdict_problems(data / FILES[1], tmp_path)[0]
+    page.write_text("### another: UNDECIDED at scale cpu\n| frechet_pixel | primary | undecided |\n")
+    assert verdict_problems(data / FILES[1], tmp_path)[0].startswith("micro_cpu/another: PUBLISHED AS a claim")
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {

@@ -8,30 +8,35 @@ from reports.build import build_claims
 from reports.text import markdown
 from results.committed import Committed, as_store
 from results.layout import Home
+from scripts import recompute_verdicts
 from studies.arms import expand_seed
 from studies.loader import load_source, resolve
 from studies.schema import ResolvedStudy
 from sweeps.runs import config_hash
 
+EARLIER = "of an earlier configuration"
 
-def problems(one: Committed, claims: Path, study: str) -> list[str]:
-    """A phrase each. That it is of an earlier configuration stands first, and its keys are then not looked at.
 
-    Args:
-        claims: the folder of published verdicts.
-        study: the name or file of the study.
-    """
-    record = one.record
-    said = []
-    now = config_hash(resolve(load_source(study), record.scale, (), None))
-    if now != record.config_hash:
-        said.append(f"{one.name} is of an earlier configuration of the study")
-    elif keys(one) != declared_keys(one):
-        said.append(f"{one.name}: this version gives its evaluations other keys")
+def problems(one: Committed, study: str) -> list[str]:
+    """A phrase each; of an earlier configuration of the ``study`` (a name or file) only that is said."""
+    now = config_hash(resolve(load_source(study), one.record.scale, (), None))
+    if now != one.record.config_hash:
+        return [f"{one.name} is {EARLIER} of the study"]
+    return [] if keys(one) == declared_keys(one) else [f"{one.name}: this version gives its evaluations other keys"]
+
+
+def verdict_problems(record: Path, claims: Path) -> list[str]:
+    """The verdicts published in the folder ``claims`` that the script does not find in committed values."""
+    lines = recompute_verdicts.report(record, claims, everything=False)
+    return [line for line in lines if line and "PUBLISHED AS" in line]
+
+
+def page_problems(one: Committed, claims: Path) -> list[str]:
+    """Whether the published page is another than `study claims --from` prints."""
     page = claims / f"{one.name}.md"
-    if page.is_file() and page.read_text(encoding="utf-8").rstrip("\n") != published(one).rstrip("\n"):
-        said.append(f"docs/claims/{page.name} is not what `study claims --from` prints")
-    return said
+    if not page.is_file() or page.read_text(encoding="utf-8").rstrip("\n") == published(one).rstrip("\n"):
+        return []
+    return [f"docs/claims/{page.name} is not what `study claims {one.record.study} --from ... --md` prints"]
 
 
 def keys(one: Committed) -> set[tuple[str, str, str]]:
