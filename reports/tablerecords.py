@@ -33,7 +33,7 @@ def value_records(table: FilledTable) -> list[Record]:
                     "best": cell.mark == "best", "second": cell.mark == "second", "paper": cell.paper,
                     "paper_best": cell.paper_mark == "best", "paper_second": cell.paper_mark == "second",
                     "value_verdict": (value_verdict(cell) or None) if table.study.as_in_paper else None,
-                    "missing": cell.missing or None,
+                    "missing": cell.missing or None, "floor": reading.floor,
                 }
             )  # fmt: skip
     return records

@@ -121,8 +121,16 @@ def value_blocks(table: FilledTable) -> tuple[Block, ...]:
                 said.append(Words(_paper(cell, compared=table.study.as_in_paper), cell.paper_mark))
         return tuple(said)
 
+    def floor(part: Part) -> list[tuple[Words, ...]]:
+        if all(reading.floor is None for reading in part.readings):
+            return []
+        said = [Words("floor"), *(Words("–") for _ in table.table.about)]
+        for reading, say, beside in zip(part.readings, write, in_paper, strict=True):
+            said += [Words("–" if reading.floor is None else say(reading.floor)), *([Words("–")] if beside else [])]
+        return [tuple(said)]
+
     return tuple(
-        Block(part.title, tuple(head), tuple(map(words, part.rows)), sum(not row.control for row in part.rows))
+        Block(part.title, tuple(head), (*map(words, part.rows), *floor(part)), sum(not r.control for r in part.rows))
         for part in table.parts
     )
 
@@ -178,6 +186,8 @@ def value_notes(table: FilledTable) -> list[str]:
             "spread over seeds; orders are tested on differences paired by seed."
         ]
     said.append("Lower is better.")
+    if any(reading.floor is not None for reading in table.readings):
+        said.append("Floor: what as many samples of the data's own law score.")
     if table.uneven:
         said.append(f"No best is marked while arms of a part differ in seeds: {'; '.join(table.uneven)}.")
     if any(cell.paper is not None for cell in cells):

@@ -20,7 +20,7 @@ from reports.tablefill import arm_facts, fill
 from reports.tables import Cell, FilledTable, Mark, Part, Row, marked, marks
 
 from .synthetic import study as builtin
-from .tabled import ARMS, PAPER, case, some_values, study, value_of, without
+from .tabled import ARMS, PAPER, case, some_values, study, told, value_of, without, worded
 
 NUMBERS = some.floats(0.1, 1e3)
 
@@ -209,6 +209,18 @@ def test_values_of_another_protocol_are_not_put_beside() -> None:
     table = fill(resolved, frame.assign(protocol=frame["protocol"].mask(moved, other.key)), protocols, PAPER)
     assert cell(table, "b", "one").n == 0 and cell(table, "a", "one").n == 4 and cell(table, "b", "two").n == 4
     assert any(phrase.startswith("left b (") and "protocol" in phrase for phrase in table.missing)
+
+
+def test_the_floor_is_a_row_below_the_rule() -> None:
+    resolved, frame, protocols = case(some_values())
+    floors = {key: {**p, "floor": 0.25 if p["nfe"] == 1 else None} for key, p in protocols.items()}
+    table = fill(resolved, frame, floors, PAPER)
+    block = worded(table).values[0]
+    said = dict(zip(block.head, (words.text for words in block.rows[-1]), strict=True))
+    assert said == {"Method": "floor", "1-NFE, 25 %": "0.25", "1-NFE": "0.25", "2-NFE": "–", "paper": "–"}
+    assert len(block.rows) == 5 and block.controls == 3
+    assert "Floor: what as many samples of the data's own law score." in worded(table).caption
+    assert "floor" not in str(told().values)
 
 
 def test_parameters_and_epochs_are_the_papers_own() -> None:
