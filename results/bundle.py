@@ -32,6 +32,7 @@ _NAMES = re.compile(
     rf"|{_TRAJECTORY}/trajectory\.json|{_TRAJECTORY}/released/\d{{9}}"
     rf"|{_TRAJECTORY}/snapshots/\d{{9}}/(?:manifest\.json|ema\.safetensors)"
     rf"|{_ATTEMPT}/(?:segment\.json|metrics\.jsonl|DONE\.json|log\.txt|[A-Za-z0-9][A-Za-z0-9_.-]{{0,90}}\.npy)"
+    r"|floors/[A-Za-z0-9]{1,64}\.json"
     r"|verdicts\.jsonl",
     re.ASCII,
 )

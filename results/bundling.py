@@ -87,11 +87,14 @@ def _sources(home: Home, runs: Sequence[RunFile], taken: Taken) -> dict[str, Sou
     """What a bundle holds, by name."""
     found: dict[str, Source] = {}
     points: dict[str, set[int]] = {}  # by trajectory, where something is measured
+    protocols: set[str] = set()
     for run in runs:
         folder = home.run(run.run)
         found |= {f"runs/{run.run}/{name}": folder / name for name in RUN_FILES if (folder / name).is_file()}
         for arm in read_arms(home, run.run):
             _add_points(points, arm)
+            protocols |= {point.protocol for point in arm.points}
+    found |= {f"floors/{key}.json": home.floor(key) for key in sorted(protocols) if home.floor(key).is_file()}
     for key in _with_parents(home, points):
         files = _of_trajectory(home.trajectory(key), points.get(key, set()), taken)
         found |= {f"trajectories/{key}/{name}": source for name, source in files.items()}

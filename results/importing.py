@@ -24,7 +24,7 @@ from results.appending import append_lines
 from results.bundle import RECORDS, Manifest, refused
 from results.bundledcode import check_code, code_brought
 from results.files import REPAIR, folders, look, read_document
-from results.formats import TrajectoryFile
+from results.formats import FloorFile, TrajectoryFile
 from results.ingest import ingest
 from results.layout import Home, TrajectoryDir
 from results.store import StoreError, open_store
@@ -88,6 +88,9 @@ def check(bundle: Path, staged: Home, home: Home) -> None:
         if home.run(folder.name).exists() and not _holds(home.run(folder.name), folder):
             said = f"run {folder.name} is in {home.root} with other contents; import it into another home"
             raise refused(bundle, said)
+    for path in _files(staged.floors):
+        if read_document(path, FloorFile).protocol != path.stem:
+            raise refused(bundle, f"floors/{path.name} is of another protocol")
     for folder in folders(staged.trajectories):
         _check_trajectory(bundle, TrajectoryDir(folder), home.trajectory(folder.name))
 
@@ -125,6 +128,8 @@ def merge(staged: Home, home: Home, alone: Alone) -> Imported:
             done.runs += 1
         else:
             done.there += 1
+    for path in _files(staged.floors):
+        _link(path, home.floor(path.stem))
     if staged.verdicts.is_file():
         append_lines(home.verdicts, lambda content: _new_lines(content, staged.verdicts.read_bytes(), done))
     return done

@@ -48,7 +48,8 @@ def test_list() -> None:
     }  # fmt: skip
     assert (figures["convergence"], figures["samples_over_training"]) == ([1, 6], [7])
     for name, record in records.items():
-        assert {"smoke", "cpu", "truth", "paper"} <= set(record["scales"])
+        ours = name == "aa" or name.startswith("readings")  # which are no studies of the paper's
+        assert {"smoke", "cpu", "truth_multi", *(() if ours else ("truth", "paper"))} <= set(record["scales"])
         observed = name.startswith("obs_")
         assert ("gpu" in record["scales"]) == observed
         assert ("paper-ffhq" in record["scales"]) == (observed and len(record["figures"]) > 1)
