@@ -37,6 +37,8 @@ COLUMNS = (
 )  # fmt: skip
 KIND = "meanflow-study results"
 UNTOLD = ("host",)  # of a machine: nobody else's business
+SAME_MACHINE = ("host", "architecture", "cores", "memory_gib")
+SEEN = "verdicts.jsonl"
 AT_ONCE = 5000  # rows in one statement
 
 Protocols = Mapping[str, Mapping[str, Any]]
@@ -63,11 +65,18 @@ def stem(study: str, scale: str) -> str:
 
 
 def tidy(
-    engine: Engine, study: str, scale: str, with_floors: Callable[[Any], Protocols], claimed: Claimed
+    engine: Engine,
+    study: str,
+    scale: str,
+    with_floors: Callable[[Any], Protocols],
+    claimed: Claimed,
+    here: Mapping[str, Any] | None = None,
 ) -> Committed:
     """What is committed of the latest plain run of a study at a scale, and of earlier runs of its configuration.
 
-    ``with_floors`` gives protocols their floors.
+    Args:
+        with_floors: gives protocols their floors.
+        here: the machine that this runs on, for runs that do not say which processor theirs has (`_machine`).
 
     Raises: StoreError where there is no such run.
     """
@@ -93,7 +102,7 @@ def tidy(
         },
         "config_hash": run.config_hash,
         "config": run.config,
-        "runs": _runs(engine, run),
+        "runs": _runs(engine, run, here or {}),
         "work": _work(engine, run),
         "arms": arms[["panel", "arm", "control", "attributes"]].to_dict("records"),
         "protocols": told,
@@ -129,14 +138,13 @@ def _csv(rows: Iterable[Mapping[str, str]]) -> str:
     return buffer.getvalue()
 
 
-def _runs(engine: Engine, latest: RunRecord) -> list[dict[str, Any]]:
+def _runs(engine: Engine, latest: RunRecord, here: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The plain runs of the configuration, oldest first."""
     frame = runs(engine, latest.study)
     same = (frame["scale"] == latest.scale) & frame["variant"].isna() & (frame["config_hash"] == latest.config_hash)
     found = []
     for run in frame[same].to_dict("records"):
         told = run["provenance"]
-        machine = {name: value for name, value in (told.get("machine") or {}).items() if name not in UNTOLD}
         found.append(
             {
                 "run": run["run"],
@@ -145,10 +153,18 @@ def _runs(engine: Engine, latest: RunRecord) -> list[dict[str, Any]]:
                 "commit": told.get("commit"),
                 "dirty": told.get("dirty"),
                 "packages": told.get("packages") or {},
-                "machine": machine,
+                "machine": _machine(told.get("machine") or {}, here),
             }
         )
     return found
+
+
+def _machine(told: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's machine, without its name. Runs of the first versions do not say which processor it has: where it is the
+    machine that this runs on, by name and size, that is known."""
+    same = all(name in told and told[name] == here.get(name) for name in SAME_MACHINE)
+    known = {"cpu": here["cpu"]} if same and "cpu" in here and "cpu" not in told else {}
+    return {name: value for name, value in {**told, **known}.items() if name not in UNTOLD}
 
 
 def _work(engine: Engine, run: RunRecord) -> list[dict[str, Any]]:
@@ -178,6 +194,24 @@ def write(committed: Committed, folder: Path) -> list[Path]:
     except OSError as error:
         raise StoreError(f"{error.filename or folder} cannot be written: {error.strerror or error}") from error
     return [table, described]
+
+
+def write_seen(lines: Iterable[Mapping[str, Any]], folder: Path, whose: Collection[tuple[str, str]]) -> None:
+    """Write down the verdicts that were seen of some studies at their scales beside their tables, so that reports from
+    these flag what was changed afterwards, as in the home; those of others that stand there stay."""
+    path = folder / SEEN
+    try:
+        there = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in map(json.loads, there) if (line["study"], line["scale"]) not in whose]
+        ordered = sorted([*kept, *lines], key=lambda line: (line["study"], line["scale"], line["time"], line["claim"]))
+        if ordered:
+            _replace(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered))
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} holds what is no verdict ({error}); restore it or move it away") from None
 
 
 def _replace(path: Path, text: str) -> None:

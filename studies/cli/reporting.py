@@ -263,20 +263,22 @@ def results(
 
 def _write_committed(home: Path, scale: str | None, out: Path) -> None:
     """Both files of every plain run in the store, and what each lacks."""
-    from reports.committed import committed_from
+    from reports.committed import committed_from, seen
     from reports.stored import scales_there
-    from results.committed import write
+    from results.committed import write, write_seen
     from results.layout import Home
     from results.stored import stored_runs
     from studies.cli.output import hours, say
     from studies.cli.store import opened
+    from sweeps.provenance import machine
 
     with opened(Home(home)) as engine:
         chosen = [run for run in stored_runs(engine) if run.variant is None and scale in (None, run.scale)]
         if not chosen:
             raise StudyError(f"no study without a variant is in {home}{scales_there(engine, scale)}; run one first")
+        written = []
         for run in chosen:
-            made = committed_from(engine, Home(home), run.study, run.scale)
+            made = committed_from(engine, Home(home), run.study, run.scale, machine())
             table, where = made.record.table, f"{run.study} at scale {run.scale}"
             if not table.measured:
                 say(f"{where}: left out, since nothing of it is measured yet")
@@ -284,4 +286,7 @@ def _write_committed(home: Path, scale: str | None, out: Path) -> None:
             lacks = f", {table.rows - table.measured} not measured yet" if table.measured < table.rows else ""
             took = hours(sum(work.hours for work in made.record.work))
             path, _ = write(made, out)
+            written.append((run.study, run.scale))
             say(f"{where}: {counted(table.rows, 'point')}{lacks}, {took} of device time: {path}")
+        if written:
+            write_seen(seen(Home(home), written), out, written)

@@ -49,7 +49,7 @@ def reported(home: Path, data: Path | None, studies: Collection[str] | None = No
 
     engine = as_store(read(data, studies))
     try:
-        yield engine, Home(data)
+        yield engine, Home(data if data.is_dir() else data.parent)
     finally:
         engine.dispose()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reports.committed import committed_from
-from results.committed import as_store, read
+from results.committed import SEEN, as_store, read
 from results.layout import Home
 from results.queries import evaluations
 from results.store import StoreError
@@ -50,7 +50,7 @@ def test_the_same_store_gives_the_same_bytes_and_others_stay(data: Path, home: P
     said = succeeds("results", "--all", "--out", data, home=home)
     assert "micro at scale cpu: 6 points" in said
     assert before == [(data / name).read_bytes() for name in FILES]
-    assert sorted(path.name for path in data.iterdir()) == sorted((*FILES, "other_cpu.json"))
+    assert {path.name for path in data.iterdir()} - {SEEN} == {*FILES, "other_cpu.json"}
     record = json.loads(before[1])
     assert "host" not in record["runs"][0]["machine"]
     assert {work["kind"] for work in record["work"]} == {"train", "evaluate"}
@@ -69,12 +69,51 @@ def test_the_store_comes_back(data: Path, home: Path) -> None:
 
 
 def test_reports_from_it_are_those_from_the_home(data: Path, home: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in data.iterdir()}
     for arguments in (["claims", "micro", "--md"], ["claims", str(MICRO), "--json"]):
         assert succeeds(*arguments, "--from", data) == succeeds(*arguments, home=home)
     succeeds("report", "micro", "--from", data / FILES[0], "--out", tmp_path / "a")
     succeeds("report", "micro", "--out", tmp_path / "b", home=home)
     assert (tmp_path / "a" / FILES[0]).read_bytes() == (tmp_path / "b" / FILES[0]).read_bytes()
-    assert sorted(path.name for path in data.iterdir()) == sorted(FILES), "no verdict is recorded in it"
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == before, "no verdict is recorded in it"
+
+
+def test_what_was_seen_before_is_flagged(data: Path, home: Path, tmp_path: Path) -> None:
+    """Also from committed results: the home's verdicts come along, and others that stand there stay."""
+    own = Path(shutil.copytree(home, tmp_path / "home"))
+    (own / SEEN).unlink(missing_ok=True)
+    succeeds("claims", "micro", home=own)
+    seen = (own / SEEN).read_text()
+    (own / SEEN).write_text(seen.replace(json.loads(seen)["claim_hash"], "0" * 20))
+    other = json.dumps({"study": "other", "scale": "cpu", "claim": "c", "time": "2026"}) + "\n"
+    (data / SEEN).write_text(other)
+    for _ in range(2):
+        succeeds("results", "--all", "--out", data, home=own)
+        mine, kept = (data / SEEN).read_text().splitlines(keepends=True)
+        assert kept == other
+        assert json.loads(mine)["details"].keys() == {"planned_seeds", "config_hash"}
+    said = succeeds("claims", "micro", "--from", data / FILES[0], "--md")
+    assert "**Flag:** more_v_is_better: the predicate was edited after a verdict was seen" in said, said
+    assert said == succeeds("claims", "micro", "--md", home=own)
+    (data / SEEN).write_text("{}\n")
+    assert "holds what is no verdict" in study("results", "--all", "--out", data, home=own).stderr
+
+
+def test_the_processor_of_this_machine_is_known(home: Path, tmp_path: Path) -> None:
+    """Of runs recorded by versions that did not ask for it."""
+    own = Path(shutil.copytree(home, tmp_path / "home"))
+    (run,) = own.glob("runs/*/run.json")
+    record = json.loads(run.read_text())
+    cpu = record["provenance"]["machine"].pop("cpu")
+    run.write_text(json.dumps(record))
+    succeeds("db", "rebuild", home=own)
+    with opened(Home(own)) as engine:
+        here = {**record["provenance"]["machine"], "cpu": cpu}
+        told = [
+            committed_from(engine, Home(own), "micro", "cpu", machine).record.runs[0].machine.get("cpu")
+            for machine in (here, {**here, "host": "another"}, None)
+        ]
+    assert told == [cpu, None, None]
 
 
 def test_what_is_committed_is_checked(data: Path, tmp_path: Path) -> None:
@@ -89,11 +128,11 @@ def test_what_is_committed_is_checked(data: Path, tmp_path: Path) -> None:
 def test_what_is_published_is_checked(data: Path, tmp_path: Path) -> None:
     (one,) = read(data)
     page = tmp_path / "micro_cpu.md"
-    assert page_problems(one, tmp_path) == verdict_problems(data / FILES[1], tmp_path) == []
+    assert page_problems(one, data, tmp_path) == verdict_problems(data / FILES[1], tmp_path) == []
     page.write_text(succeeds("claims", "micro", "--from", data, "--md"))
-    assert page_problems(one, tmp_path) == verdict_problems(data / FILES[1], tmp_path) == []
+    assert page_problems(one, data, tmp_path) == verdict_problems(data / FILES[1], tmp_path) == []
     page.write_text(page.read_text().replace("primary | undecided", "primary | supported"))
-    assert "is not what" in page_problems(one, tmp_path)[0]
+    assert "is not what" in page_problems(one, data, tmp_path)[0]
     assert "PUBLISHED AS supported" in verdict_problems(data / FILES[1], tmp_path)[0]
     page.write_text("### another: UNDECIDED at scale cpu\n| frechet_pixel | primary | undecided |\n")
     assert verdict_problems(data / FILES[1], tmp_path)[0].startswith("micro_cpu/another: PUBLISHED AS a claim")

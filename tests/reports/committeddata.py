@@ -31,10 +31,10 @@ def verdict_problems(record: Path, claims: Path) -> list[str]:
     return [line for line in lines if line and "PUBLISHED AS" in line]
 
 
-def page_problems(one: Committed, claims: Path) -> list[str]:
-    """Whether the published page is another than `study claims --from` prints."""
+def page_problems(one: Committed, data: Path, claims: Path) -> list[str]:
+    """Whether the published page is another than `study claims --from DATA` prints."""
     page = claims / f"{one.name}.md"
-    if not page.is_file() or page.read_text(encoding="utf-8").rstrip("\n") == published(one).rstrip("\n"):
+    if not page.is_file() or page.read_text(encoding="utf-8").rstrip("\n") == published(one, data).rstrip("\n"):
         return []
     return [f"docs/claims/{page.name} is not what `study claims {one.record.study} --from ... --md` prints"]
 
@@ -52,11 +52,11 @@ def declared_keys(one: Committed) -> set[tuple[str, str, str]]:
     return {(arm.panel, arm.name, point.evaluation) for arm in arms for point in arm.points}
 
 
-def published(one: Committed) -> str:
+def published(one: Committed, data: Path) -> str:
     """What `study claims --from DATA --md` prints."""
     engine = as_store([one])
     try:
-        found = build_claims(engine, Home(Path("data")), study=one.record.study, scale=one.record.scale, record=False)
+        found = build_claims(engine, Home(data), study=one.record.study, scale=one.record.scale, record=False)
         return markdown(found.verdicts, found.flags) + "\n"
     finally:
         engine.dispose()
