@@ -185,14 +185,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def judge(claims: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, str]], meaningless: bool) -> list[Found]:
     """Every claim of a study under each of its readings. The claims are one family: the p of their primary readings are
-    adjusted together, and so are those of the truth, and those of each secondary metric."""
+    adjusted together, and so are those of the truth, and those of each secondary metric. What cannot be tested yet
+    counts, as if its p were 1; a test of its author's own does not."""
     curves = curves_of(rows)
     tests = [tested(claim, one, curves) for claim in claims for one in claim["readings"]]
     adjusted = dict[int, float]()
-    for family in dict.fromkeys(test.family for test in tests):
-        own = [i for i, test in enumerate(tests) if test.family == family and test.p is not None]
-        adjusted |= dict(zip(own, holm([tests[i].p or 0.0 for i in own]), strict=True))
-    return [decided(replace(test, p_holm=adjusted.get(i)), meaningless) for i, test in enumerate(tests)]
+    for family in {test.family for test in tests} - {None}:
+        own = [i for i, test in enumerate(tests) if test.family == family]
+        p_values = [1.0 if (p := tests[i].p) is None else p for i in own]
+        adjusted |= dict(zip(own, holm(p_values), strict=True))
+    told = [test if test.p is None else replace(test, p_holm=adjusted[i]) for i, test in enumerate(tests)]
+    return [decided(test, meaningless) for test in told]
 
 
 def curves_of(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, ...], Curves]:
@@ -209,8 +212,8 @@ def curves_of(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, ...], Curves
 def tested(claim: Mapping[str, Any], one: Mapping[str, Any], curves: Mapping[tuple[str, ...], Curves]) -> Found:
     """A claim's test under one reading, before it is decided."""
     role, metric = one["role"], one.get("metric", "")
-    family = (role, metric, one.get("nfe"), one.get("solver")) if role == "secondary" else role
-    found = Found(claim["id"], role, metric, family, alpha=claim["alpha"])
+    family = (role, metric, one.get("nfe"), one.get("solver")) if role == "secondary" else (role,)
+    found = Found(claim["id"], role, metric, None if claim["test"] == "own" else family, alpha=claim["alpha"])
     try:
         if claim["test"] == "own":
             raise CannotBeTestedError("a test of its author's own, which is not recomputed here")
