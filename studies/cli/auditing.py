@@ -79,6 +79,8 @@ def audit(
     from results.layout import Home
 
     choice = BackendChoice(BackendName.INLINE if inline else BackendName.LOCAL, workers)
+    if home:
+        _check_new(home)
     with ExitStack() as stack:
         engine = stack.enter_context(_opened(data))
         frames = _frames(engine)
@@ -89,8 +91,7 @@ def audit(
         drawn = [_prepared(engine, frames[pair.study, pair.scale], pair) for pair in chosen]
         say(f"drawn: {len(chosen)} of {counted(len(pairs), 'arm and seed', 'arms and seeds')} (--seed {seed})")
         aside = None if home else stack.enter_context(tempfile.TemporaryDirectory(prefix="study-audit-"))
-        root = _new_folder(home) if home else Path(str(aside))
-        interrupted = _train(engine, Home(root), drawn, choice, minutes)
+        interrupted = _train(engine, Home(home or Path(str(aside))), drawn, choice, minutes)
         status = _report(drawn, data)
     sys.exit(130 if interrupted else status)
 
@@ -122,11 +123,10 @@ def _opened(data: Path) -> Iterator[Engine]:
             yield engine
 
 
-def _new_folder(home: Path) -> Path:
+def _check_new(home: Path) -> None:
     """Raises: StudyError where something is there: it would be compared with itself."""
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise StudyError(f"{home} is not empty, and everything is to be trained again: give a new folder with --home")
-    return home
 
 
 def _frames(engine: Engine) -> dict[tuple[str, str], pd.DataFrame]:
