@@ -105,7 +105,7 @@ def test_training_is_not_changed_by_one_bit(observed: Home, blind: Home) -> None
     assert tensors(blind.root) == tensors(observed.root)
 
 
-@pytest.mark.parametrize("stop_after", [1, 10, 13, 39])
+@pytest.mark.parametrize("stop_after", [10, 13])  # where it is observed, and in between up to one before the end
 def test_stopped_and_continued_it_records_the_same(observed: Home, tmp_path: Path, stop_after: int) -> None:
     home = Home(tmp_path)
     s = session(MEASURE)
