@@ -57,6 +57,6 @@ def published(one: Committed, data: Path) -> str:
     engine = as_store([one])
     try:
         found = build_claims(engine, Home(data), study=one.record.study, scale=one.record.scale, record=False)
-        return markdown(found.verdicts, found.flags) + "\n"
+        return markdown(found.verdicts, found.flags, found.notes) + "\n"
     finally:
         engine.dispose()
