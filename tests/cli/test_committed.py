@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,7 +72,9 @@ def test_the_store_comes_back(data: Path, home: Path) -> None:
 def test_reports_from_it_are_those_from_the_home(data: Path, home: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in data.iterdir()}
     for arguments in (["claims", "micro", "--md"], ["claims", str(MICRO), "--json"]):
-        assert succeeds(*arguments, "--from", data) == succeeds(*arguments, home=home)
+        said = succeeds(*arguments, "--from", data), succeeds(*arguments, home=home)
+        there, here = (re.sub(r'"time": "[^"]+"', "", text) for text in said)  # that of judging
+        assert there == here
     succeeds("report", "micro", "--from", data / FILES[0], "--out", tmp_path / "a")
     succeeds("report", "micro", "--out", tmp_path / "b", home=home)
     assert (tmp_path / "a" / FILES[0]).read_bytes() == (tmp_path / "b" / FILES[0]).read_bytes()
