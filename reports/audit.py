@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from reports.statistics import holm
+from reports.statistics import holm, prediction_interval
 
 EQUAL = 1e-6  # relative
 EXPECTED = 0.05  # of values outside a 95 % prediction interval
@@ -140,9 +140,9 @@ def where_one_more_falls(values: np.ndarray[Any, np.dtype[np.float64]], confiden
     """Where one more value of the same law falls: mean ± t s √(1 + 1/n), of the logs where all values are positive."""
     positive = bool((values > 0).all())
     x = np.log(values) if positive else values
-    n = len(x)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * x.std(ddof=1) * math.sqrt(1 + 1 / n))
-    low, high = float(x.mean()) - half, float(x.mean()) + half
+    interval = prediction_interval(x, confidence)
+    assert interval is not None  # the caller has two values at least
+    low, high = interval
     return (math.exp(low), math.exp(min(high, 700.0))) if positive else (low, high)
 
 
