@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from reports.arrivals import arrivals
+from reports.arrivals import arrivals, seeds_by_epochs
 from reports.claims import judge
 from reports.drawing import Drawing, Subject
 from reports.errors import ReportError
@@ -37,6 +37,18 @@ def box(ax: Axes) -> list[str]:
 
 def stars(ax: Axes) -> list[tuple[float, float]]:
     return [(float(s.get_xdata()[0]), float(s.get_ydata()[0])) for s in ax.lines if s.get_marker() == "*"]
+
+
+def test_seeds_by_epochs_is_a_pivot() -> None:
+    one = "panel == 'plain' and arm == 'sigma1.92' and metric == 'frechet_pixel' and nfe == 1"
+    rows = corruption(range(3))[1].query(one)
+    rows = rows.sample(frac=1, random_state=0).iloc[4:]  # in any order, and not all
+    wanted = rows.pivot(index="seed", columns="epoch", values="value").sort_index(axis=1)
+    epochs, values = seeds_by_epochs(rows)
+    assert np.isnan(values).sum() == 4 and epochs.tolist() == wanted.columns.tolist()
+    np.testing.assert_array_equal(values, wanted)
+    with pytest.raises(ValueError, match="a seed has two points at one epoch"):
+        seeds_by_epochs(pd.concat([rows, rows.iloc[:1]]))
 
 
 def test_stars_stand_where_mean_curves_reach_the_end_of_the_reference() -> None:
