@@ -77,7 +77,7 @@ def _mean_curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def seeds_by_epochs(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The epochs (E,) of one stage of one arm, rising, and its values (S, E) by seed, NaN where there is none. As
-    `DataFrame.pivot`, which takes forty times as long, and a figure has many curves.
+    `DataFrame.pivot`, which takes several times as long, and a figure has many curves.
 
     Raises: ValueError where a seed has two points at one epoch.
     """
