@@ -175,7 +175,7 @@ def _work(engine: Engine, run: RunRecord) -> list[dict[str, Any]]:
         group = groups.setdefault(json.dumps(what, sort_keys=True), {**what, "attempts": 0, "hours": 0.0})
         group["attempts"] += 1
         group["hours"] += one.seconds * (one.ranks or 1) / 3600
-    return [{**group, "hours": round(group["hours"], 4)} for _, group in sorted(groups.items()) if group["kind"]]
+    return [{**group, "hours": round(group["hours"], 6)} for _, group in sorted(groups.items()) if group["kind"]]
 
 
 def write(committed: Committed, folder: Path) -> list[Path]:

@@ -481,7 +481,7 @@ def test_inception_weights_that_are_none_are_not_loaded(tmp_path: Path) -> None:
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"has a mean \(3,\) and a covariance \(4, 4\)"),
         ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "has moments that are not finite"),
         ({"mu": np.zeros(3), "sigma": -np.eye(3)}, "has variances below 0"),
-        ({"mu": np.array([{}] * 3), "sigma": np.eye(3)}, "is damaged, or holds no arrays of numbers"),
+        ({"mu": np.array([{}] * 3), "sigma": np.eye(3)}, "is damaged, or holds Python objects"),
         ({"mu": np.zeros(3), "sigma": np.eye(3)}, "has statistics of 3 features, not 2048"),
     ],
 )
