@@ -69,7 +69,7 @@ def test_difference_decides_nothing_by_chance_more_often_than_alpha(seeds: int, 
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_trend_decides_nothing_by_chance_more_often_than_alpha(correlation: float, only_what_decides: None) -> None:
     """Also where neighbouring arms are correlated, as arms that share a prefix are."""
-    rng, runs = np.random.default_rng(5), 400
+    rng, runs = np.random.default_rng(5), 150
     distance = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
     root = np.linalg.cholesky(correlation**distance)
     seen = [verdict_of(TREND, rng.normal(size=(12, 5)) @ root.T + rng.normal(size=(12, 1))) for _ in range(runs)]
