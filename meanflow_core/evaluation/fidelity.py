@@ -7,6 +7,7 @@ takes two seconds: do it where it is needed.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,10 +21,14 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor
+from tqdm import tqdm
 
 from meanflow_core.evaluation.errors import EvaluationError
 from meanflow_core.evaluation.extractor import load_digits_cnn
 from meanflow_core.sha import file_sha256
+
+# Progress bars of torch-fidelity would make a semaphore, which a process that leaves by os._exit leaks with a warning.
+tqdm.set_lock(threading.RLock())
 
 Sums = Literal["float32", "float64"]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from meanflow_core.config import Protocol
 from meanflow_core.evaluation.floor import floor
@@ -34,3 +36,10 @@ def test_of_finite_data_it_is_that_of_the_empirical_law() -> None:
 )
 def test_unbiased_or_none(metric: Any, expected: float | None) -> None:
     assert floor(protocol(metric, "digits")) == expected
+
+
+def test_progress_bars_make_no_semaphore() -> None:
+    """`study run` measures floors in its own process, and leaves it by os._exit."""
+    import meanflow_core.evaluation.fidelity  # noqa: F401
+
+    assert isinstance(tqdm.get_lock(), type(threading.RLock()))
