@@ -1,4 +1,4 @@
-"""How often each verdict rule is wrong, and how often it sees what is there, on known laws: a table and a figure.
+"""False verdicts and power of each verdict rule, simulated on known laws: a table and a figure.
 
     python -m benchmarks.verdict_rules --out docs/figures
 
@@ -270,7 +270,7 @@ def table(runs: int) -> list[str]:
 
 
 def draw(runs: int, out: Path) -> Path:
-    """Above: false verdicts of the rule in use and of rule 1. Below: how often it sees what is there."""
+    """Above: false verdicts of the rule in use and of rule 1. Below: power."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.5, 7.4), layout="constrained")

@@ -48,7 +48,7 @@ class Dynamics(Strict):
     ``fm_ratio`` is P(t = r), the fraction of each batch that trains v. ``stream`` other than 0 draws data, noise, times
     and dropped labels anew from the same initial weights: the same law, with which nothing but chance differs.
     ``reset`` names what does *not* carry over from the parent checkpoint. ``precision`` is part of the dynamics; device
-    and logging are not. ``trainer`` is a program of one's own, which is told all the rest.
+    and logging are not. ``trainer`` is a program of your own, which is told all the rest.
     """
 
     network: spec_field("network")  # type: ignore[valid-type]

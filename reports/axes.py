@@ -88,6 +88,11 @@ def floor_line(ax: Axes, floor: float | None) -> None:
         ax.axhline(floor, **FLOOR, zorder=1.8)
 
 
+def down_to(floor: float | None, low: float, *, log: bool) -> float:
+    """The lower end of a range that shows the floor too; on a logarithmic axis a floor of 0 or below has no place."""
+    return low if floor is None or (log and floor <= 0) else min(low, floor)
+
+
 def floor_handle() -> Line2D:
     return Line2D([], [], **FLOOR, label="floor")
 

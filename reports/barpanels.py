@@ -16,6 +16,7 @@ from reports.axes import (
     BELOW,
     GREY,
     beyond_a_decade,
+    down_to,
     dress,
     floor_handle,
     floor_line,
@@ -135,8 +136,7 @@ def _scale(ax: Axes, look: BarLook) -> None:
     values = look.dots["value"]
     low, high = float(values.min()), float(values.max())
     if look.log:
-        low = min(low, look.floor) if look.floor and look.floor > 0 else low
-        logarithmic(ax, low, high)
+        logarithmic(ax, down_to(look.floor, low, log=True), high)
         return
     groups = [group for _, group in look.dots.groupby(["panel", "arm", "metric"])["value"]]
     low, high = widened(min(low, 0.0), max(high, 0.0), groups)

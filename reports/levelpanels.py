@@ -15,6 +15,7 @@ from reports.axes import (
     BELOW,
     GREY,
     beyond_a_decade,
+    down_to,
     dress,
     floor_handle,
     floor_line,
@@ -96,8 +97,7 @@ def draw_panel(ax: Axes, look: LevelLook, name: str) -> None:
     floor_line(ax, look.floor)
     values = look.drawn["value"]
     low, high, log = float(values.min()), float(values.max()), beyond_a_decade(values)
-    if look.floor is not None and (look.floor > 0 or not log):
-        low = min(low, look.floor)
+    low = down_to(look.floor, low, log=log)
     if log:
         logarithmic(ax, low, high)
         return

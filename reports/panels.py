@@ -21,6 +21,7 @@ from reports.axes import (
     GREY,
     Place,
     beyond_a_decade,
+    down_to,
     dress,
     floor_handle,
     floor_line,
@@ -188,8 +189,7 @@ def _draw_line(ax: Axes, line: Line) -> None:
 def scale(ax: Axes, look: Look) -> None:
     """The same range in all panels, set by the points: an interval of two seeds may reach far beyond."""
     low, high = float(look.drawn["value"].min()), float(look.drawn["value"].max())
-    if look.floor is not None and (look.floor > 0 or not look.log):
-        low = min(low, look.floor)
+    low = down_to(look.floor, low, log=look.log)
     if look.log:
         logarithmic(ax, low, high)
     else:

@@ -1,4 +1,4 @@
-"""How often verdict rules are wrong and how often they see what is there, simulated with fixed seeds."""
+"""False verdicts and power of the verdict rules, simulated with fixed seeds."""
 
 from __future__ import annotations
 
