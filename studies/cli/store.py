@@ -83,10 +83,10 @@ def stored_name(study: str, home: Path) -> str:
 
         with opened(Home(home)) as engine:
             if latest_run(engine, study=study, variant=ANY) is None:
-                stored = dict.fromkeys(run.study for run in stored_runs(engine))
+                known = dict.fromkeys([*(run.study for run in stored_runs(engine)), *builtin_names()])
                 raise StudyError(
-                    f"unknown study '{study}'{there_is(study, [*stored, *builtin_names()], shown=20)}; a file of your "
-                    "own is given by its path, ./mine.yaml"
+                    f"unknown study '{study}'{there_is(study, list(known), shown=20)}; a file of your own is given by "
+                    "its path, ./mine.yaml"
                 ) from None
         return study
 
